@@ -56,33 +56,33 @@ CALIBRATE_HELP = "\n\n".join(  # one line per paragraph; the terminal wraps it
         "1. Make a folder: documents/ as `ingest load` takes it (or corpus.jsonl with id, title, text); queries.jsonl, "
         'one question a line, {"id": "q1", "text": "…", "answers": ["…"]} or '
         '{"id": "q2", "text": "…", "unanswerable": true}; '
-        "qrels.tsv, which document answers which (query-id, corpus-id, 1; its header alone will do). Take about 100 "
-        "questions as customers ask them, a third of them about what the documents do not hold.",
+        "qrels.tsv, the documents that answer each question (query-id, corpus-id, 1; its header alone is enough). Take "
+        "about 100 questions as customers ask them, a third of which the documents do not answer.",
         "2. Run this with the chatbot's own environment (LLM_URLS or MODELS_FILE, EMBEDDER__…, "
         "BANK_FILE). Without an endpoint the model of --profile is started. It loads the documents, "
-        "asks every question, and records: stop it when you like, the same command continues where it ended.",
-        "3. Read OUTPUT/go-live.md, and set CALIBRATION_FILE to OUTPUT/calibration.yaml. For other bars judge the "
-        "recording again: --recording OUTPUT/recorded.jsonl --most-wrong 0.05.",
-        "Exits with 1 where a bar is missed, with 2 where something is wrong with the files.",
+        "asks every question, and records the answers. After an interruption, the same command continues.",
+        "3. Read OUTPUT/go-live.md, and set CALIBRATION_FILE to OUTPUT/calibration.yaml. For other bars, judge "
+        "the recording again: --recording OUTPUT/recorded.jsonl --most-wrong 0.05.",
+        "Exits with 1 if a bar is missed, with 2 if a file is not valid.",
     )
 )
 DatasetOption = Annotated[Path, typer.Option("--dataset", help="A folder with queries.jsonl, qrels.tsv and a corpus.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Only this many first questions.")]
 SplitOption = Annotated[str | None, typer.Option(help="Only the questions of one split: dev or test.")]
 ProfileOption = Annotated[str, typer.Option(help="The llm-server profile that answers.")]
 AgainstOption = Annotated[str | None, typer.Option(help="URL of a running chatbot to ask.")]
-DataDirOption = Annotated[Path, typer.Option(help="With --against: whose demo key signs our tokens.")]
+DataDirOption = Annotated[Path, typer.Option(help="With --against: the folder of the demo key that signs tokens.")]
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Print an expected error as one line and exit with code 2."""
     try:
         yield
-    except* EXPECTED_ERRORS as failed:
-        for exc in leaves(failed):
-            typer.echo(f"evals: {exc}", err=True)
-        raise typer.Exit(2) from failed
+    except* EXPECTED_ERRORS as group:
+        for error in leaves(group):
+            typer.echo(f"evals: {error}", err=True)
+        raise typer.Exit(2) from group
 
 
 def run_spec(
@@ -110,16 +110,16 @@ def running_chatbot(url: str | None, data_dir: Path) -> run.RunningChatbot | Non
 def score(  # noqa: PLR0917  a command takes its options
     dataset: DatasetOption,
     against: AgainstOption = None,
-    answers: Annotated[bool, typer.Option("--answers", help="Ask the product, not its retrieval alone.")] = False,
+    answers: Annotated[bool, typer.Option("--answers", help="Also ask the product, not only its retrieval.")] = False,
     limit: LimitOption = None,
     split: SplitOption = None,
     output: Annotated[Path | None, typer.Option(help="Where to write every question's result as JSON.")] = None,
     profile: ProfileOption = "cpu",
-    bank: Annotated[Path, typer.Option(help="The bank's file: its telephone needs no citation.")] = SAMPLE_BANK,
+    bank: Annotated[Path, typer.Option(help="The bank's file: its telephone number needs no citation.")] = SAMPLE_BANK,
     data_dir: DataDirOption = Path(".data"),
 ) -> None:
     """Score a data set and print one JSON line."""
-    with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
+    with one_line_errors(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
         spec = run_spec(dataset, limit=limit, answers=answers, profile=profile, data=Path(folder), split=split)
         finished = timed_run(replace(spec, contact=contact_of(bank)), running_chatbot(against, data_dir))
     if output is not None:
@@ -148,7 +148,7 @@ def compare_runs(
     fail_if_worse: Annotated[bool, typer.Option("--fail-if-worse", help="Exit 1 where B is worse.")] = False,
 ) -> None:
     """Compare two runs by paired bootstrap over the questions."""
-    with one_sentence():
+    with one_line_errors():
         differences = compare.compare(summary.read_run(a), summary.read_run(b))
     table = Table("measure", "A", "B", "finding")
     for difference in differences:
@@ -169,14 +169,14 @@ def run_task(
     output: Annotated[Path, typer.Option(help="Where the run and its report go.")] = OUTPUT,
 ) -> None:
     """Run a task with answers; exit with code 1 if a gate is missed."""
-    with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
-        described = report.read_task(task)
-        chosen = profile or described.profile
+    with one_line_errors(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
+        parsed_task = report.read_task(task)
+        model = profile or parsed_task.profile
         spec = run_spec(
-            dataset or described.dataset, limit=limit, answers=True, profile=chosen, data=Path(folder), split=split
+            dataset or parsed_task.dataset, limit=limit, answers=True, profile=model, data=Path(folder), split=split
         )
-        finished = timed_run(replace(spec, contact=contact_of(described.bank)))
-    finish(finished, described.gates, output / f"{finished.dataset}-{chosen}")
+        finished = timed_run(replace(spec, contact=contact_of(parsed_task.bank)))
+    finish(finished, parsed_task.gates, output / f"{finished.dataset}-{model}")
 
 
 def finish(finished: summary.Run, gates: tuple[report.Gate, ...], stem: Path) -> None:
@@ -191,11 +191,11 @@ def write_report(finished: summary.Run, gates: tuple[report.Gate, ...], stem: Pa
     """Write a run and its report, print the measures with their gates, and return whether all gates hold."""
     summary.write_run(finished, stem.with_suffix(".json"))
     stem.with_suffix(".md").write_text(report.report(finished, gates), "utf-8")
-    lines = report.lines(finished, gates)
+    lines = report.gate_lines(finished, gates)
     table = Table("measure", "value", "95 % interval", "gate", "")
     for line in lines:
         verdict = {None: "", True: "holds", False: "MISSED"}[line.holds]
-        table.add_row(line.measure, line.value, report.between(line, finished), line.bound, verdict)
+        table.add_row(line.measure, line.value, report.interval_text(line, finished), line.bound, verdict)
     Console(width=None if sys.stdout.isatty() else 100).print(table)
     return all(line.holds is not False for line in lines)
 
@@ -207,8 +207,8 @@ def talk(  # noqa: PLR0917  a command takes its options
     task: Annotated[Path, typer.Option(help="Data set, profile and gates.")] = TASKS / "dialogues.yaml",
     language: Annotated[str | None, typer.Option(help="Only the dialogues of one language: ko or en.")] = None,
     split: Annotated[str | None, typer.Option(help="Only the dialogues of one split: dev or test.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many dialogues.")] = None,
-    at_once: Annotated[int, typer.Option(min=1, help="So many customers side by side; waits are then theirs.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only this many first dialogues.")] = None,
+    at_once: Annotated[int, typer.Option(min=1, help="The number of customers at once; it lengthens waits.")] = 1,
     output: Annotated[Path, typer.Option(help="Where the run and its report go.")] = OUTPUT,
     data_dir: DataDirOption = Path(".data"),
 ) -> None:
@@ -217,21 +217,21 @@ def talk(  # noqa: PLR0917  a command takes its options
     The history consists of the product's own answers. An interrupted run continues: finished dialogues are in the
     .part file beside the run.
     """
-    with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
-        described = report.read_task(task)
-        chosen = profile or described.profile
-        asked = run_spec(described.dataset, limit=None, answers=True, profile=chosen, data=Path(folder))
-        stem = output / "-".join(filter(None, (described.dataset.name, "dialogues", language, split, chosen)))
+    with one_line_errors(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
+        parsed_task = report.read_task(task)
+        model = profile or parsed_task.profile
+        product_run = run_spec(parsed_task.dataset, limit=None, answers=True, profile=model, data=Path(folder))
+        stem = output / "-".join(filter(None, (parsed_task.dataset.name, "dialogues", language, split, model)))
         spec = dialogues.DialoguesSpec(
-            run=replace(asked, contact=contact_of(described.bank)),
-            dialogues=read_dialogues(described.dataset, language=language, split=split)[:limit],
+            run=replace(product_run, contact=contact_of(parsed_task.bank)),
+            dialogues=read_dialogues(parsed_task.dataset, language=language, split=split)[:limit],
             part=stem.with_suffix(".part"),
             at_once=at_once,
         )
         chatbot = running_chatbot(against, data_dir)
         finished = anyio.run(dialogues.hold_dialogues, spec, chatbot, Console(stderr=True))
     spec.part.unlink(missing_ok=True)
-    finish(finished, described.gates, stem)
+    finish(finished, parsed_task.gates, stem)
 
 
 @app.command("record")
@@ -240,7 +240,7 @@ def record_answers(
     profile: ProfileOption = "cpu",
     split: SplitOption = None,
     limit: LimitOption = None,
-    at_once: Annotated[int, typer.Option(min=1, help="So many questions side by side.")] = 4,
+    at_once: Annotated[int, typer.Option(min=1, help="The number of questions at once.")] = 4,
     output: Annotated[Path, typer.Option(help="Where the recording goes.")] = GOLDEN / "recorded.jsonl",
 ) -> None:
     """Record a model's answers to every question, for `evals gate`.
@@ -248,7 +248,7 @@ def record_answers(
     An interrupted run continues: the incomplete recording is in OUTPUT.part.
     """
     part = output.with_name(f"{output.name}.part")
-    with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
+    with one_line_errors(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
         spec = run_spec(dataset, limit=limit, answers=False, profile=profile, data=Path(folder), split=split)
         ask = partial(record.record, part=part, at_once=at_once)
         write_recording(anyio.run(ask, spec, Console(stderr=True)), output)
@@ -257,17 +257,17 @@ def record_answers(
 
 @app.command("gate")
 def hold_gates(
-    task: Annotated[list[Path], typer.Option(help="Data set, gates, and perhaps a recording.")] = GATES,
+    task: Annotated[list[Path], typer.Option(help="Data set, gates, and a recording if there is one.")] = GATES,
     output: Annotated[Path, typer.Option(help="Where runs and reports go.")] = OUTPUT,
 ) -> None:
     """Check retrieval and recorded answers against their gates."""
     all_hold = True
     for path in task:
-        with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
-            described = report.read_task(path)
-            spec = run_spec(described.dataset, limit=None, answers=False, profile="", data=Path(folder))
-            finished = anyio.run(gate.gate_run, described, spec, Console(stderr=True))
-        all_hold = write_report(finished, described.gates, output / f"gate-{path.stem}") and all_hold
+        with one_line_errors(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
+            parsed_task = report.read_task(path)
+            spec = run_spec(parsed_task.dataset, limit=None, answers=False, profile="", data=Path(folder))
+            finished = anyio.run(gate.gate_run, parsed_task, spec, Console(stderr=True))
+        all_hold = write_report(finished, parsed_task.gates, output / f"gate-{path.stem}") and all_hold
     if not all_hold:
         raise typer.Exit(1)
 
@@ -275,35 +275,34 @@ def hold_gates(
 @app.command("calibrate", help=CALIBRATE_HELP)
 def fit_to_bank(  # noqa: PLR0917  a command takes its options
     dataset: DatasetOption,
-    recording: Annotated[
-        Path | None, typer.Option(help="Judge this recording instead of asking a model: nothing is asked twice.")
-    ] = None,
+    recording: Annotated[Path | None, typer.Option(help="Judge this recording instead of asking a model.")] = None,
     output: Annotated[Path, typer.Option(help="The folder of calibration.yaml, go-live.md and recorded.jsonl.")] = (
         OUTPUT / "go-live"
     ),
     most_wrong: Annotated[
-        float, typer.Option(min=0, max=1, help="The share of answerable questions that may be answered not right.")
+        float,
+        typer.Option(min=0, max=1, help="The most answerable questions with an answer that is not right, as a share."),
     ] = 0.1,
     most_unanswerable: Annotated[
-        float, typer.Option(min=0, max=1, help="The share of unanswerable questions that may be answered.")
+        float, typer.Option(min=0, max=1, help="The most unanswerable questions with an answer, as a share.")
     ] = 0.1,
-    at_once: Annotated[int, typer.Option(min=1, help="So many questions side by side.")] = 4,
+    at_once: Annotated[int, typer.Option(min=1, help="The number of questions at once.")] = 4,
     profile: ProfileOption = "cpu",
 ) -> None:
     """Fit answerability to a bank's documents and questions."""
     recorded = recording or output / "recorded.jsonl"
-    with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
+    with one_line_errors(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
         bank = record.own_bank()
         spec = run_spec(dataset, limit=None, answers=False, profile=profile, data=Path(folder))
         calibrate.require_enough(spec.dataset.samples)
         if recording is None:
             record_bank(spec, bank, recorded, at_once)
-        read = read_recording(recorded)
-        calibrate.require_of_today(read, spec.dataset, recorded)
+        answers = read_recording(recorded)
+        calibrate.require_current(answers, spec.dataset, recorded)
         bars = calibrate.Bars(not_right=most_wrong, invented=most_unanswerable)
-        result = calibrate.calibrated(calibrate.cases_of(read, spec.dataset, bank.banks.first), bars)
-        embedder = read.header.embedder or spec.settings.embedder.name
-        fitted = calibrate.calibration_of(result.weights, embedder=embedder, model=read.header.model)
+        result = calibrate.calibrate(calibrate.cases_of(answers, spec.dataset, bank.banks.first), bars)
+        embedder = answers.header.embedder or spec.settings.embedder.name
+        fitted = calibrate.calibration_of(result.weights, embedder=embedder, model=answers.header.model)
         write_go_live(result, fitted, spec, output)
     table = Table(f"at the threshold {result.chosen.threshold:.2f}", "share, 95 % interval", "bar")
     for line in golive.figure_lines(result):
@@ -321,7 +320,9 @@ def record_bank(spec: run.RunSpec, bank: record.OwnBank, recorded: Path, at_once
     try:
         write_recording(anyio.run(ask, spec, Console(stderr=True)), recorded)
     except KeyboardInterrupt:
-        typer.echo(f"evals: stopped; what was asked is in {recorded}, and the same command continues", err=True)
+        typer.echo(
+            f"evals: interrupted; the answers so far are in {recorded}, and the same command continues", err=True
+        )
         raise typer.Exit(130) from None
 
 

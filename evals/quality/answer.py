@@ -22,7 +22,7 @@ from knowledge.identity import Principal
 LONGEST_ANSWER = 600.0
 """Seconds."""
 MOST_ATTEMPTS = 20
-"""Maximum number of times to ask a question while the product responds that it should be retried."""
+"""Maximum number of times to ask a question that the product wants to be retried."""
 
 HistorySeed = Callable[[Principal, Sample], Awaitable[str]]
 """Writes the conversation before a question and returns its id."""
@@ -79,7 +79,9 @@ class Customer:
 
     async def converse(self, dialogue: Dialogue) -> list[CustomerAnswer]:
         """Send each turn of a dialogue in one conversation; the history consists of the product's own answers."""
-        headers, conversation, answers = self._headers(self._new_owner()), None, list[CustomerAnswer]()
+        headers = self._headers(self._new_owner())
+        conversation: str | None = None
+        answers = []
         for n, turn in enumerate(dialogue.turns):
             stream = await self._stream(turn.text, conversation, headers)
             conversation = stream.conversation_id or conversation
@@ -98,21 +100,19 @@ class Customer:
             return None
         if self._seed is not None:
             return await self._seed(owner, sample)
-        conversation = None
+        conversation: str | None = None
         for question in sample.earlier:
-            conversation = (await self._stream(question, conversation, headers)).conversation_id or conversation
+            stream = await self._stream(question, conversation, headers)
+            conversation = stream.conversation_id or conversation
         return conversation
 
     async def _stream(self, question: str, conversation: str | None, headers: Mapping[str, str]) -> _ReceivedStream:
-        fields = {
-            "message": question,
-            "conversation_id": conversation,
-            "max_answer_tokens": self._max_answer_tokens,
-        }
+        fields = {"message": question, "conversation_id": conversation, "max_answer_tokens": self._max_answer_tokens}
         body = {name: value for name, value in fields.items() if value is not None}
         for _ in range(MOST_ATTEMPTS):
             stream = await self._attempt(body, headers)
-            if (pause := _pause_before_retry(stream.events)) is None:
+            pause = _pause_before_retry(stream.events)
+            if pause is None:
                 break
             await anyio.sleep(pause)
         return stream
@@ -177,10 +177,11 @@ def customer_answer(
     """Build an answer from the events of a stream; `first_token` and `seconds` in seconds."""
     last = events[-1] if events else None
     done = last if isinstance(last, Done) else None
+    failure = f"error_{last.code}" if isinstance(last, Failed) else "cut"
     return CustomerAnswer(
         id=sample_id,
         text="".join(event.text for event in events if isinstance(event, Token)),
-        finish_reason=done.finish_reason if done else f"error_{last.code}" if isinstance(last, Failed) else "cut",
+        finish_reason=done.finish_reason if done else failure,
         grounded=done.grounded if done else False,
         quoted=done.quoted if done else False,
         sources=tuple(source for event in events if isinstance(event, Sources) for source in event.items),
@@ -209,7 +210,8 @@ def history_seed(redis: Redis) -> HistorySeed:
     history = History(redis, RedisBreaker(RedisBreakerSettings()), HistorySettings())
 
     async def seed(owner: Principal, sample: Sample) -> str:
-        conversation, now, parent = uuid4().hex, time.time(), None
+        conversation, now = uuid4().hex, time.time()
+        parent: str | None = None
         for turn in sample.history:
             message = StoredMessage(id=uuid4().hex, parent_id=parent, role=turn.role, text=turn.text, at=now)
             await history.append(owner, conversation, [message], now=now)

@@ -40,16 +40,16 @@ FEWEST_ANSWERABLE, FEWEST_UNANSWERABLE = 40, 15
 FOLDS = 10
 THRESHOLDS = tuple(round(n / 100, 2) for n in range(2, 99))
 
-_WORTHWHILE = 0.5
-"""Minimum share of the right answers possible at any threshold; below it, the bars hold by hardly answering."""
+_LEAST_RIGHT = 0.5
+"""Minimum share of the right answers possible at any threshold; with fewer, the product hardly answers."""
 _RIDGE = 0.1
 """Regularisation towards 0; otherwise a few questions could be separated by huge weights."""
 _NEAR_MISS_WEIGHT = 0.35
 """Relative to 1 for a truly unanswerable question, which is about something that no document names."""
-_REFUSED = 0.02
-"""The share of answerable questions refused; above the corresponding score, passages count as at least near."""
-_BELOW_NEAREST = 0.02
-"""How far below the smallest cosine of an answerable question the model is still asked."""
+_NEVER_NEAR = 0.02
+"""The share of answerable questions with a score below which passages do not count as near."""
+_COSINE_MARGIN = 0.02
+"""Down to this far below the smallest cosine of an answerable question, the model is asked."""
 
 Floats = NDArray[np.float64]
 
@@ -77,7 +77,7 @@ class Outcome(StrEnum):
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """A recorded question; `features` are in the order of WEIGHTS, empty if no threshold lets it through.
 
-    `found`: whether the passages include a document that answers it; None if unknown.
+    `has_document`: whether the passages include a document that answers it; None if unknown.
     """
 
     sample: Sample
@@ -86,9 +86,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[float, ...]
     dense: float
     outcome: Outcome
-    shown: str = ""
+    shown_text: str = ""
     titles: tuple[str, ...] = ()
-    found: bool | None = None
+    has_document: bool | None = None
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +127,8 @@ class Bars(msgspec.Struct, frozen=True, kw_only=True):
 
     def excess(self, point: Point) -> float:
         """Return by how much a point exceeds both bars together."""
-        not_right, invented = point.not_right / max(1, point.judged), point.invented / max(1, point.unanswerable)
+        not_right = point.not_right / max(1, point.judged)
+        invented = point.invented / max(1, point.unanswerable)
         return max(0.0, not_right - self.not_right) + max(0.0, invented - self.invented)
 
 
@@ -146,33 +147,36 @@ class CalibrationResult(msgspec.Struct, frozen=True, kw_only=True):
 def cases_of(recording: Recording, dataset: Dataset, bank: Bank) -> list[Case]:
     """Return the recorded questions of a data set, with the answers that customers would see today."""
     settings = CheckSettings(bank=bank, weights=ASKS_ALL)
-    of_dataset = {sample.id: sample for sample in dataset.samples}
+    samples = {sample.id: sample for sample in dataset.samples}
     near_misses = {without_documents(sample.id): sample for sample in dataset.samples}
     cases = []
     for recorded in recording.answers:
-        if sample := of_dataset.get(recorded.id):
+        if recorded.id in samples:
+            sample = samples[recorded.id]
             check = RecordedAnswerCheck(sample, recorded, recording.passages_of(recorded), settings)
             cases.append(_case(sample, recorded, check, dataset, recording))
-        elif sample := near_misses.get(recorded.id):
-            cases.append(
-                Case(
-                    sample=sample,
-                    unanswerable=True,
-                    near_miss=True,
-                    features=features(sample, recorded),
-                    dense=max(recorded.dense),
-                    outcome=Outcome.INVENTED,
-                )
-            )
+        elif recorded.id in near_misses:
+            cases.append(_near_miss_case(near_misses[recorded.id], recorded))
     return cases
+
+
+def _near_miss_case(sample: Sample, recorded: RecordedAnswer) -> Case:
+    return Case(
+        sample=sample,
+        unanswerable=True,
+        near_miss=True,
+        features=features(sample, recorded),
+        dense=max(recorded.dense),
+        outcome=Outcome.INVENTED,
+    )
 
 
 def _case(
     sample: Sample, recorded: RecordedAnswer, check: RecordedAnswerCheck, dataset: Dataset, recording: Recording
 ) -> Case:
     answer = check.answer()
-    asked = bool(recorded.probes) and not check.is_never_asked()
-    if not asked or (recorded.said is not None and answer.refused):
+    is_asked = bool(recorded.probes) and not check.is_never_asked()
+    if not is_asked or (recorded.said is not None and answer.refused):
         outcome = Outcome.REFUSED
     elif recorded.said is None:
         outcome = Outcome.UNASKED
@@ -182,18 +186,19 @@ def _case(
         outcome = Outcome.ANSWERED
     else:
         outcome = Outcome(judge_answer(answer.text, recorded.standalone or sample.text, sample.answers))
-    right, found = dataset.right_documents(sample), {document_id for document_id, _, _ in recorded.passages}
+    right_documents = dataset.right_documents(sample)
+    documents = {document_id for document_id, _, _ in recorded.passages}
     passages = recording.passages_of(recorded)
     return Case(
         sample=sample,
         unanswerable=sample.unanswerable,
         near_miss=False,
-        features=features(sample, recorded) if asked else (),
+        features=features(sample, recorded) if is_asked else (),
         dense=max(recorded.dense, default=-1.0),
         outcome=outcome,
-        shown=answer.text,
+        shown_text=answer.text,
         titles=tuple(dict.fromkeys(passages[citation.n - 1].title for citation in answer.citations)),
-        found=bool(right & found) if right and asked else None,
+        has_document=bool(right_documents & documents) if right_documents and is_asked else None,
     )
 
 
@@ -214,25 +219,25 @@ def fit(cases: Sequence[Case]) -> AnswerabilityWeights:
 
     The thresholds are .5 and .1; the `likeliest` weight is 0 (docs/decisions/0002-answerability.md).
     """
-    rows, answerable, counts = list[tuple[float, ...]](), list[float](), list[float]()
-    for side in (False, True):
-        of_side = [case for case in cases if case.features and case.unanswerable is side]
-        weights = [_NEAR_MISS_WEIGHT if case.near_miss else 1.0 for case in of_side]
-        rows += [case.features for case in of_side]
-        answerable += [0.0 if side else 1.0] * len(of_side)
-        counts += [0.5 * weight / sum(weights) for weight in weights]
-    x, y = np.array(rows), np.array(answerable)
-    balance = np.array(counts) * len(y)
+    rows, targets, shares = list[tuple[float, ...]](), list[float](), list[float]()
+    for unanswerable in (False, True):
+        class_cases = [case for case in cases if case.features and case.unanswerable is unanswerable]
+        case_weights = [_NEAR_MISS_WEIGHT if case.near_miss else 1.0 for case in class_cases]
+        rows += [case.features for case in class_cases]
+        targets += [0.0 if unanswerable else 1.0] * len(class_cases)
+        shares += [0.5 * weight / sum(case_weights) for weight in case_weights]
+    x, y = np.array(rows), np.array(targets)
+    balance = np.array(shares) * len(y)
     ridge = np.diag([0.0, *[_RIDGE] * (len(WEIGHTS) - 1)])
-    weights_now: Floats = np.zeros(len(WEIGHTS))
+    weights: Floats = np.zeros(len(WEIGHTS))
     for _ in range(50):  # Newton's method; converges in about eight steps
-        p = 1 / (1 + np.exp(-x @ weights_now))
-        gradient = x.T @ (balance * (p - y)) + ridge @ weights_now
+        p = 1 / (1 + np.exp(-x @ weights))
+        gradient = x.T @ (balance * (p - y)) + ridge @ weights
         curvature = (x * (balance * p * (1 - p))[:, None]).T @ x + ridge
-        weights_now = weights_now - np.linalg.solve(curvature + 1e-9 * np.eye(len(WEIGHTS)), gradient)
-    fitted = dict(zip(WEIGHTS, (round(float(weight), 3) + 0.0 for weight in weights_now), strict=True))
-    nearest = [case.dense for case in cases if case.features and not case.unanswerable]
-    least = round(min(nearest, default=-1.0) - _BELOW_NEAREST, 3)
+        weights = weights - np.linalg.solve(curvature + 1e-9 * np.eye(len(WEIGHTS)), gradient)
+    fitted = dict(zip(WEIGHTS, (round(float(weight), 3) + 0.0 for weight in weights), strict=True))
+    cosines = [case.dense for case in cases if case.features and not case.unanswerable]
+    least = round(min(cosines, default=-1.0) - _COSINE_MARGIN, 3)
     return AnswerabilityWeights(threshold=0.5, near=0.1, least_dense=least, likeliest=0.0, **fitted)
 
 
@@ -244,63 +249,63 @@ def score(case: Case, weights: AnswerabilityWeights) -> float:
     return 1 / (1 + math.exp(-z))
 
 
-def scores_without_themselves(cases: Sequence[Case]) -> list[float]:
+def cross_validated_scores(cases: Sequence[Case]) -> list[float]:
     """Return the score of each case by weights fitted without it and its near miss."""
     order = sorted({(case.sample.unanswerable, case.sample.id) for case in cases})
-    fold = {sample_id: n % FOLDS for n, (_, sample_id) in enumerate(order)}
-    weights = [fit([case for case in cases if fold[case.sample.id] != n]) for n in range(FOLDS)]
-    return [score(case, weights[fold[case.sample.id]]) for case in cases]
+    folds = {sample_id: n % FOLDS for n, (_, sample_id) in enumerate(order)}
+    weights = [fit([case for case in cases if folds[case.sample.id] != n]) for n in range(FOLDS)]
+    return [score(case, weights[folds[case.sample.id]]) for case in cases]
 
 
 def curve_of(cases: Sequence[Case], scores: Sequence[float]) -> tuple[Point, ...]:
     """Return the results at each threshold; near misses are excluded because customers don't ask them."""
-    asked = [(case, value) for case, value in zip(cases, scores, strict=True) if not case.near_miss]
-    return tuple(point_at(threshold, asked) for threshold in THRESHOLDS)
+    scored = [(case, value) for case, value in zip(cases, scores, strict=True) if not case.near_miss]
+    return tuple(point_at(threshold, scored) for threshold in THRESHOLDS)
 
 
-def point_at(threshold: float, asked: Sequence[tuple[Case, float]]) -> Point:
+def point_at(threshold: float, scored: Sequence[tuple[Case, float]]) -> Point:
     """Return the results of scored questions at a threshold."""
-    answerable = [case for case, _ in asked if not case.unanswerable]
-    shown = [case for case, value in asked if value >= threshold and case.outcome is not Outcome.REFUSED]
-    held = [case for case in shown if not case.unanswerable]
-    known = Counter(case.outcome for case in held if case.sample.answers)
+    answerable = [case for case, _ in scored if not case.unanswerable]
+    answered = [case for case, value in scored if value >= threshold and case.outcome is not Outcome.REFUSED]
+    answered_answerable = [case for case in answered if not case.unanswerable]
+    outcomes = Counter(case.outcome for case in answered_answerable if case.sample.answers)
     return Point(
         threshold=threshold,
         answerable=len(answerable),
         judged=sum(bool(case.sample.answers) for case in answerable),
-        answered=len(held),
-        right=known[Outcome.RIGHT],
-        wrong=known[Outcome.WRONG],
-        beside=known[Outcome.BESIDE],
-        unasked=known[Outcome.UNASKED],
-        unanswerable=len(asked) - len(answerable),
-        invented=len(shown) - len(held),
+        answered=len(answered_answerable),
+        right=outcomes[Outcome.RIGHT],
+        wrong=outcomes[Outcome.WRONG],
+        beside=outcomes[Outcome.BESIDE],
+        unasked=outcomes[Outcome.UNASKED],
+        unanswerable=len(scored) - len(answerable),
+        invented=len(answered) - len(answered_answerable),
     )
 
 
 def chosen_point(curve: Sequence[Point], bars: Bars) -> tuple[Point, str]:
     """Return the point with the most right answers within the bars, and the reason.
 
-    If none of these reaches half of the possible right answers, return the point with the best balance: the share of
-    right answers minus those of other answers and of answered unanswerable questions.
+    If it has less than half of the possible right answers, return the point with the best balance: the share of right
+    answers minus the shares of other answers and of answered unanswerable questions.
     """
     most_right = max(point.right for point in curve)
-    within = [point for point in curve if not bars.excess(point)]
-    best = max(within, key=lambda point: (point.right, -point.threshold), default=None)
-    if best is not None and best.right >= _WORTHWHILE * most_right:
-        return best, "of all thresholds that hold both bars, this one answers most questions rightly"
+    points_within_bars = [point for point in curve if not bars.excess(point)]
+    best = max(points_within_bars, key=lambda point: (point.right, -point.threshold), default=None)
+    if best is not None and best.right >= _LEAST_RIGHT * most_right:
+        return best, "of all thresholds that hold both bars, this one has the most right answers"
 
-    def worth(point: Point) -> tuple[float, float]:
+    def balance(point: Point) -> tuple[float, float]:
         right, not_right = point.right / max(1, point.judged), point.not_right / max(1, point.judged)
         return right - not_right - point.invented / max(1, point.unanswerable), point.threshold
 
     reason = (
-        "no threshold holds both bars and still answers most of what it could; this one has most right answers less "
-        "others and unanswerable ones answered"
+        "no threshold holds both bars and has half of the possible right answers; this one has the best balance of "
+        "right answers against other answers and answered unanswerable questions"
     )
     if best is not None:
         reason += f" (both bars hold at {best.threshold:.2f}, with {best.right} right answers)"
-    return max(curve, key=worth), reason
+    return max(curve, key=balance), reason
 
 
 def require_enough(samples: Sequence[Sample]) -> None:
@@ -313,8 +318,8 @@ def require_enough(samples: Sequence[Sample]) -> None:
     answerable = len(samples) - unanswerable
     if not unanswerable:
         raise NotCalibrated(
-            "none of the questions is unanswerable, so nothing shows what the bank's documents do not contain. Add at "
-            f'least {FEWEST_UNANSWERABLE} that customers ask and no document answers, with "unanswerable": true'
+            "no question is unanswerable, but a fit needs both kinds: add at least "
+            f'{FEWEST_UNANSWERABLE} questions that customers ask and no document answers, with "unanswerable": true'
         )
     if unanswerable < FEWEST_UNANSWERABLE or answerable < FEWEST_ANSWERABLE:
         raise NotCalibrated(
@@ -325,39 +330,38 @@ def require_enough(samples: Sequence[Sample]) -> None:
         raise NotCalibrated("no question has `answers`, so none can be judged right or wrong")
 
 
-def require_of_today(recording: Recording, dataset: Dataset, path: Path) -> None:
+def require_current(recording: Recording, dataset: Dataset, path: Path) -> None:
     """Check that a recording matches the current data set and prompts.
 
     Raises:
         RecordingBroken: its documents or prompts differ, or it lacks questions.
     """
-    today = recording_header(dataset, model=recording.header.model, profile=recording.header.profile)
-    changed = {
-        "its prompts are of another version": recording.header.prompt_version != today.prompt_version,
-        f"the documents of {dataset.name} have changed": recording.header.documents != today.documents,
-    }
+    current = recording_header(dataset, model=recording.header.model, profile=recording.header.profile)
     recorded = {answer.id for answer in recording.answers}
     missing = sum(sample.id not in recorded for sample in dataset.samples if sample.as_of is None)
+    differences = []
+    if recording.header.prompt_version != current.prompt_version:
+        differences.append("its prompts are of another version")
+    if recording.header.documents != current.documents:
+        differences.append(f"the documents of {dataset.name} have changed")
     if missing:
-        changed[f"{missing} of {len(dataset.samples)} questions are not in it"] = True
-    if found := [what for what, is_so in changed.items() if is_so]:
-        raise RecordingBroken(
-            f"{path} does not fit: {', '.join(found)}. Ask again: the same command without --recording"
-        )
+        differences.append(f"{missing} of {len(dataset.samples)} questions are not in it")
+    if differences:
+        raise RecordingBroken(f"{path} does not fit: {', '.join(differences)}. Run without --recording to ask again")
 
 
-def calibrated(cases: Sequence[Case], bars: Bars) -> CalibrationResult:
+def calibrate(cases: Sequence[Case], bars: Bars) -> CalibrationResult:
     """Return the fit to a bank's own questions.
 
     Raises:
         NotCalibrated: there are too few questions of a kind.
     """
     require_enough([case.sample for case in cases if not case.near_miss])
-    scores = scores_without_themselves(cases)
+    scores = cross_validated_scores(cases)
     curve = curve_of(cases, scores)
     chosen, reason = chosen_point(curve, bars)
     answerable = [value for case, value in zip(cases, scores, strict=True) if case.features and not case.unanswerable]
-    near = min(chosen.threshold, round(float(np.quantile(answerable, _REFUSED)), 3))
+    near = min(chosen.threshold, round(float(np.quantile(answerable, _NEVER_NEAR)), 3))
     weights = fit(cases).model_copy(update={"threshold": chosen.threshold, "near": near})
     return CalibrationResult(
         weights=weights, chosen=chosen, reason=reason, curve=curve, cases=tuple(cases), scores=tuple(scores), bars=bars

@@ -88,9 +88,9 @@ def difference_of(measure: str, pairs: Sequence[tuple[float, float]], *, seed: i
 def verdict(differences: Sequence[Difference]) -> str:
     """Return the result of a comparison in one sentence."""
     significant = [difference for difference in differences if difference.is_significant]
-    found = [f"significantly {'worse' if one.is_worse else 'better'} in {one.measure}" for one in significant]
+    phrases = [f"significantly {'worse' if one.is_worse else 'better'} in {one.measure}" for one in significant]
     others = len(differences) - len(significant)
     return (
-        f"B is {', '.join(found) or 'neither better nor worse'}; {others} measures show no difference "
+        f"B is {', '.join(phrases) or 'neither better nor worse'}; {others} measures show no difference "
         f"(paired bootstrap, {LEVEL:.0%} level, Holm's correction)."
     )

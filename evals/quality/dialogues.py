@@ -1,7 +1,7 @@
-"""Live dialogues: customers send their turns to the running product, whose own answers are the context.
+"""Live dialogues: customers send their turns to the running product.
 
-The history contains only the product's answers, as in production; single questions of the data set have a correct
-answer in their history.
+The history contains the product's own answers, as in production. The history of a data set's single questions contains
+correct answers instead.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,47 +45,47 @@ class DialoguesSpec:
 
 async def hold_dialogues(spec: DialoguesSpec, chatbot: RunningChatbot | None, console: Console) -> Run:
     """Return the run over all turns of all dialogues; the caller removes its data folder."""
-    held = read_part(spec.part)
-    rest = [dialogue for dialogue in spec.dialogues if dialogue.id not in held]
-    if rest:
+    answers_by_id = read_part(spec.part)
+    missing = [dialogue for dialogue in spec.dialogues if dialogue.id not in answers_by_id]
+    if missing:
         if chatbot is None:
             async with loaded_corpus(spec.run.dataset, spec.run.settings, spec.run.product.data, console):
                 pass  # only loads; the started product opens the index
         async with open_customer(spec.run.product, chatbot, console) as customer:
-            held |= await _hold(rest, customer, spec, console)
-    answers = [answer for dialogue in spec.dialogues for answer in held[dialogue.id]]
+            answers_by_id |= await _hold(missing, customer, spec, console)
+    answers = [answer for dialogue in spec.dialogues for answer in answers_by_id[dialogue.id]]
     return dialogue_run(spec.run.dataset, spec.dialogues, answers, contact=spec.run.contact)
 
 
 async def _hold(
     dialogues: Sequence[Dialogue], customer: Customer, spec: DialoguesSpec, console: Console
 ) -> dict[str, tuple[CustomerAnswer, ...]]:
-    held: dict[str, tuple[CustomerAnswer, ...]] = {}
-    side_by_side = anyio.Semaphore(spec.at_once)
+    answers_by_id: dict[str, tuple[CustomerAnswer, ...]] = {}
+    slots = anyio.Semaphore(spec.at_once)
     spec.part.parent.mkdir(parents=True, exist_ok=True)
     with progress_bar(console) as progress, spec.part.open("ab", buffering=0) as part:
         task = progress.add_task("dialogues", total=len(dialogues))
 
         async def hold(dialogue: Dialogue) -> None:
-            async with side_by_side:
+            async with slots:
                 answers = tuple(await customer.converse(dialogue))
-            held[dialogue.id] = answers
+            answers_by_id[dialogue.id] = answers
             part.write(msgspec.json.encode(_DialogueAnswers(dialogue.id, answers)) + b"\n")
             progress.advance(task)
 
         async with anyio.create_task_group() as tasks:
             for dialogue in dialogues:
                 tasks.start_soon(hold, dialogue)
-    return held
+    return answers_by_id
 
 
 def read_part(path: Path) -> dict[str, tuple[CustomerAnswer, ...]]:
     """Return the answers of each dialogue in a part file; drop a truncated last line."""
     if not path.exists():
         return {}
-    whole = path.read_bytes().rpartition(b"\n")[0]
-    path.write_bytes(whole + b"\n" if whole else b"")
-    lines = [msgspec.json.decode(line, type=_DialogueAnswers) for line in whole.split(b"\n") if line]
+    whole_lines = path.read_bytes().rpartition(b"\n")[0]
+    path.write_bytes(whole_lines + b"\n" if whole_lines else b"")
+    lines = [msgspec.json.decode(line, type=_DialogueAnswers) for line in whole_lines.split(b"\n") if line]
     return {line.id: line.answers for line in lines}
 
 
@@ -94,17 +94,17 @@ def dialogue_run(
 ) -> Run:
     """Return the run; its intervals are over dialogues, because the turns of a dialogue depend on each other."""
     turns = [turn for dialogue in dialogues for turn in dialogue.samples()]
-    documents = {sample.id: frozenset(of_turn) for sample, of_turn in turns}
-    asked = Dataset(
+    documents = {sample.id: frozenset(turn_documents) for sample, turn_documents in turns}
+    turn_dataset = Dataset(
         folder=dataset.folder,
         samples=tuple(sample for sample, _ in turns),
-        relevant={name: dict.fromkeys(of_turn, 1) for name, of_turn in documents.items()},
+        relevant={turn_id: dict.fromkeys(turn_documents, 1) for turn_id, turn_documents in documents.items()},
     )
-    rows = summarise(asked, [], answers, contact=contact).rows
-    by_dialogue = [list(of_one) for _, of_one in groupby(rows, key=lambda row: row.id.rpartition("/")[0])]
+    rows = summarise(turn_dataset, [], answers, contact=contact).rows
+    by_dialogue = [list(dialogue_rows) for _, dialogue_rows in groupby(rows, key=lambda row: row.id.rpartition("/")[0])]
 
-    def figures(drawn: Sequence[Sequence[Row]]) -> Measures:
-        return dialogue_measures(list(chain.from_iterable(drawn)), documents)
+    def figures(sampled_dialogues: Sequence[Sequence[Row]]) -> Measures:
+        return dialogue_measures(list(chain.from_iterable(sampled_dialogues)), documents)
 
     return Run(
         dataset=f"{dataset.name}-dialogues",
@@ -127,7 +127,7 @@ def dialogue_measures(rows: Sequence[Row], documents: Mapping[str, frozenset[str
         "follow_ups": len(follow_ups),
         **{f"follow_ups_{name}": share for name, share in _shares(follow_ups, documents).items()},
         **{f"openings_{name}": share for name, share in _shares(openings, documents).items()},
-        "related_right": rounded(mean(_names(_answer(row).related, documents[row.id]) for row in refused)),
+        "related_right": rounded(mean(_contain(_answer(row).related, documents[row.id]) for row in refused)),
         "refused_rightly": rounded(mean(_answer(row).refused for row in rows if row.unanswerable)),
         "numbers_not_in_cited": sum(len(row.judged.unfounded) for row in rows if row.judged),
         "errors": sum(_answer(row).finish_reason.startswith(("error", "cut")) for row in rows),
@@ -139,12 +139,12 @@ def _shares(rows: Sequence[Row], documents: Mapping[str, frozenset[str]]) -> Mea
     return {
         **{judgement: rounded(mean(_judgement(row) is judgement for row in rows)) for judgement in Judgement},
         "refused": rounded(mean(_answer(row).refused for row in rows)),
-        "found": rounded(mean(_names(_answer(row).sources, documents[row.id]) for row in rows)),
+        "found": rounded(mean(_contain(_answer(row).sources, documents[row.id]) for row in rows)),
         "first_words_seconds_median": rounded(median),
     }
 
 
-def _names(passages: Iterable[Source | RelatedPassage], documents: frozenset[str]) -> bool:
+def _contain(passages: Iterable[Source | RelatedPassage], documents: frozenset[str]) -> bool:
     return any(passage.document_id in documents for passage in passages)
 
 

@@ -8,7 +8,7 @@ from evals.quality.report import quoted
 from evals.scorers import share_interval
 
 MOST_CASES = 25
-"""Maximum cases per kind; the report gives the number of further ones."""
+"""Maximum cases per kind; the report gives the number of further cases."""
 
 
 def share(hits: int, total: int) -> str:
@@ -43,20 +43,21 @@ def figure_lines(result: CalibrationResult) -> list[tuple[str, str, str]]:
 
 def go_live_report(result: CalibrationResult, calibration: Calibration, *, dataset: str, day: str) -> str:
     """Return the report."""
-    sections = (_figures(result), _curve(result), _cases(result), _lacking(result), _use(calibration, result))
     title = f"# Go-live report: {dataset}"
-    made = f"{day}, model {', '.join(calibration.models)}, embedder {calibration.embedder}."
-    return "\n\n".join([title, made, *(part for section in sections for part in section)]) + "\n"
+    subtitle = f"{day}, model {', '.join(calibration.models)}, embedder {calibration.embedder}."
+    sections = [*_figures(result), *_curve(result), *_cases(result), *_unanswerable(result), *_use(calibration, result)]
+    return "\n\n".join([title, subtitle, *sections]) + "\n"
 
 
 def _figures(result: CalibrationResult) -> Iterator[str]:
     rows = [" | ".join(line) for line in figure_lines(result)]
     yield _table(["at the chosen threshold | share, 95 % interval | bar", *rows])
     yield "Every question was judged by weights fitted without it; the threshold was chosen on all of them."
-    if unasked := _of(result, Outcome.UNASKED):
+    unasked = _cases_with(result, Outcome.UNASKED)
+    if unasked:
         yield (
-            f"{len(unasked)} questions were refused when they were recorded, so no answer to them is known: where a "
-            "threshold lets one through it counts as not right."
+            f"{len(unasked)} questions were refused when they were recorded, so their answers are unknown. If a "
+            "threshold lets one of them through, it counts as not right."
         )
 
 
@@ -69,73 +70,72 @@ def _curve(result: CalibrationResult) -> Iterator[str]:
     chosen = result.chosen
     yield f"## Why {chosen.threshold:.2f}"
     yield f"{result.reason[0].upper()}{result.reason[1:]}."
-    shown = {round(n / 20, 2) for n in range(1, 20)} | {chosen.threshold}
+    thresholds = {round(n / 20, 2) for n in range(1, 20)} | {chosen.threshold}
     rows = [
         f"{point.threshold:.2f}{' (chosen)' if point == chosen else ''} | {point.right}/{point.judged} | "
         f"{point.wrong}/{point.judged} | {point.beside}/{point.judged} | {point.refused}/{point.answerable} | "
         f"{point.invented}/{point.unanswerable}"
         for point in result.curve
-        if point.threshold in shown
+        if point.threshold in thresholds
     ]
     yield _table(["threshold | right | wrong | beside | refused | unanswerable answered", *rows])
 
 
 def _cases(result: CalibrationResult) -> Iterator[str]:
-    shown = result.chosen.threshold
+    threshold = result.chosen.threshold
     for title, outcome in (
         ("Unanswerable questions that are answered", Outcome.INVENTED),
         ("Wrong answers", Outcome.WRONG),
         ("Answers beside the question", Outcome.BESIDE),
     ):
-        listed = [item for item in _of(result, outcome) if item[1] >= shown]
-        yield f"## {title} ({len(listed)}, the surest first)"
-        yield from _listed(listed)
+        answered = [(case, value) for case, value in _cases_with(result, outcome) if value >= threshold]
+        yield f"## {title} ({len(answered)}, the surest first)"
+        yield from _case_texts(answered)
     refused = [
         (case, value)
         for case, value in zip(result.cases, result.scores, strict=True)
-        if not case.unanswerable and (value < shown or case.outcome is Outcome.REFUSED)
+        if not case.unanswerable and (value < threshold or case.outcome is Outcome.REFUSED)
     ]
-    found = sum(case.found is True for case, _ in refused)
+    with_document = sum(case.has_document is True for case, _ in refused)
     yield f"## Answerable questions that are refused ({len(refused)})"
     yield (
-        f"In {found} of them a document that answers was among the passages; in the others the search missed it, or "
-        "qrels.tsv does not name it."
+        f"For {with_document} of them, the passages include a document that answers. For the others, the search missed "
+        "the document, or qrels.tsv does not name it."
     )
-    yield from _listed(refused)
+    yield from _case_texts(refused)
 
 
-def _lacking(result: CalibrationResult) -> Iterator[str]:
-    lacking = [case for case in result.cases if case.unanswerable and not case.near_miss]
-    yield f"## What the documents lack ({len(lacking)})"
-    yield "Customers ask this, and no document answers it: each is a text to write, or a question for a person."
-    yield "\n".join(f"- {case.sample.text}" for case in sorted(lacking, key=lambda case: case.sample.kind))
+def _unanswerable(result: CalibrationResult) -> Iterator[str]:
+    cases = [case for case in result.cases if case.unanswerable and not case.near_miss]
+    yield f"## What the documents lack ({len(cases)})"
+    yield "Customers ask these questions, and no document answers them. Write a text, or let a person answer."
+    yield "\n".join(f"- {case.sample.text}" for case in sorted(cases, key=lambda case: case.sample.kind))
 
 
 def _use(calibration: Calibration, result: CalibrationResult) -> Iterator[str]:
-    yield "## Into service"
+    yield "## Use the calibration"
     yield (
-        "Set `CALIBRATION_FILE` to the file beside this page. It holds for "
-        f"{', '.join(calibration.models)} with {calibration.embedder} and the probe `{calibration.probe}`; with others "
-        "the log says `calibration_mismatch`, and the model's own word decides. Another model, embedder or prompt, "
-        "or other documents: calibrate again."
+        f"Set `CALIBRATION_FILE` to the file beside this page. It is valid for {', '.join(calibration.models)} with "
+        f"{calibration.embedder} and the probe `{calibration.probe}`. With others, the log has `calibration_mismatch`, "
+        "and the model's probes alone decide. Calibrate again for another model, embedder or prompt, or other documents."
     )
     yield ", ".join(f"{name} {value:g}" for name, value in result.weights.model_dump().items())
 
 
-def _of(result: CalibrationResult, outcome: Outcome) -> list[tuple[Case, float]]:
+def _cases_with(result: CalibrationResult, outcome: Outcome) -> list[tuple[Case, float]]:
     """Return the customers' questions with an outcome and their scores, highest score first."""
     scored = zip(result.cases, result.scores, strict=True)
-    of_outcome = [(case, value) for case, value in scored if case.outcome is outcome and not case.near_miss]
-    return sorted(of_outcome, key=lambda item: -item[1])
+    selected = [(case, value) for case, value in scored if case.outcome is outcome and not case.near_miss]
+    return sorted(selected, key=lambda item: -item[1])
 
 
-def _listed(cases: Sequence[tuple[Case, float]]) -> Iterator[str]:
+def _case_texts(cases: Sequence[tuple[Case, float]]) -> Iterator[str]:
     for case, value in cases[:MOST_CASES]:
         yield f"### {case.sample.text} ({value:.2f})"
-        if case.shown:
+        if case.shown_text:
             titles = f" from {', '.join(case.titles)}" if case.titles else ""
             yield f"Shown{titles}:"
-            yield quoted(case.shown)
+            yield quoted(case.shown_text)
         if case.sample.answers:
             yield "Known answer:"
             yield quoted(case.sample.answers[0])

@@ -42,13 +42,7 @@ from chatbot.retrieval import PASSAGES, Retrieval, SearchResult
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings
 from chatbot.turns import CHOSEN_FROM, choice_prompts
-from evals.product import (
-    ProductNotStarted,
-    ProductSpec,
-    run_model,
-    run_scripted_model,
-    started_part,
-)
+from evals.product import ProductNotStarted, ProductSpec, run_model, run_scripted_model, started_part
 from evals.quality.retrieve import earlier_questions
 from evals.quality.run import RunSpec, loaded_corpus, progress_bar
 from evals.questions import (
@@ -125,14 +119,15 @@ async def record(
                 spec.dataset, model=models.model, profile=spec.product.profile, embedder=services.index.embedder
             )
             if calibrates:
-                refuse_another(part, header)
+                require_same_header(part, header)
             recording = PartialRecording(part, header)
             missing = [sample for sample in samples if sample.id not in recording.answers]
             slots = anyio.Semaphore(at_once)
 
             async def ask(sample: Sample, advance: Callable[[], None]) -> None:
                 try:
-                    if calibrates and (near_miss := await recorder.near_miss(sample, spec.dataset)):
+                    near_miss = await recorder.near_miss(sample, spec.dataset) if calibrates else None
+                    if near_miss is not None:
                         recording.append(near_miss, recorder.passages)
                     recording.append(await recorder.ask(sample), recorder.passages)
                     advance()
@@ -148,13 +143,14 @@ async def record(
     return recording.whole(sample.id for sample in samples)
 
 
-def refuse_another(path: Path, header: RecordingHeader) -> None:
+def require_same_header(path: Path, header: RecordingHeader) -> None:
     """Refuse to replace a recording of another model, prompt or corpus.
 
     Raises:
         RecordingBroken: the file holds such a recording.
     """
-    if path.exists() and (former := header_of(path)) != header:
+    former = header_of(path) if path.exists() else header
+    if former != header:
         raise RecordingBroken(
             f"{path} was recorded as {former}, not as {header}: move it away, or name another --output"
         )
@@ -181,7 +177,7 @@ async def open_model(spec: ProductSpec, endpoint: ModelSettings | None = None) -
 
 
 class Recorder:
-    """Asks questions as a turn does, and keeps the passages of every prompt by key.
+    """Asks questions as a turn does, and collects the passages of all prompts by key.
 
     `entries` maps a document's id in the index to its id in the data set, if they differ.
     """
@@ -203,20 +199,18 @@ class Recorder:
         self._weights = ASKS_ALL if calibrates else read_calibration(None).answerability
         self._retrieval = Retrieval(index, banks)
         self._wider_retrieval = Retrieval(index, banks, passages=2 * PASSAGES)
-        self._prompts = PromptBuilder(
-            load_templates(),
-            models.counter,
-            passage_tokens=Settings.model_fields["passage_tokens"].default,
-        )
+        passage_tokens = Settings.model_fields["passage_tokens"].default
+        self._prompts = PromptBuilder(load_templates(), models.counter, passage_tokens=passage_tokens)
 
     # A recording is not time-critical, so retry on a busy machine.
     @stamina.retry(on=(IndexUnavailable, ModelUnavailable, Overloaded), attempts=20, timeout=900.0, wait_max=30.0)
     async def ask(self, sample: Sample) -> RecordedAnswer:
         """Return the evidence for a question, and the model's answer if a turn would ask for one."""
-        if (asked := self._screened(sample)) is None:
+        screened = self._screened_question(sample)
+        if screened is None:
             return RecordedAnswer(id=sample.id)
-        result = await self._search(self._retrieval, asked, sample)
-        question, language = result.standalone or asked, language_of(asked)
+        result = await self._search(self._retrieval, screened, sample)
+        question, language = result.standalone or screened, language_of(screened)
         prompt = self._prompt(question, result, sample)
         unknown = await self._retrieval.unknown_share(question, result, tenant=TENANT)
         probes, is_answerable = await self._probes(result, prompt, unknown, language)
@@ -224,7 +218,7 @@ class Recorder:
         passages = [hit.passage for hit in result.hits[: prompt.passages]]
         return RecordedAnswer(
             id=sample.id,
-            passages=tuple(map(self._keep, passages)),
+            passages=tuple(self._add_passage(passage) for passage in passages),
             dense=tuple(round(hit.dense, 4) for hit in result.hits),
             terms=tuple(round(hit.terms, 4) for hit in result.hits),
             scores=tuple(round(hit.score, 4) for hit in result.hits),
@@ -242,20 +236,22 @@ class Recorder:
 
         No answer is recorded, because none could be right.
         """
-        right = dataset.right_documents(sample)
-        if sample.unanswerable or not right or (asked := self._screened(sample)) is None:
+        right_documents = dataset.right_documents(sample)
+        screened = self._screened_question(sample)
+        if sample.unanswerable or not right_documents or screened is None:
             return None
-        result = await self._search(self._wider_retrieval, asked, sample)
-        others = tuple(hit for hit in result.hits if self._entry(hit) not in right)[:PASSAGES]
+        result = await self._search(self._wider_retrieval, screened, sample)
+        others = tuple(hit for hit in result.hits if self._entry(hit) not in right_documents)[:PASSAGES]
         if not others or any(holds_answer(hit.passage.text, sample.answers) for hit in others):
             return None
-        result, question = msgspec.structs.replace(result, hits=others), result.standalone or asked
+        result = msgspec.structs.replace(result, hits=others)
+        question = result.standalone or screened
         unknown = await self._retrieval.unknown_share(question, result, tenant=TENANT)
         prompt = self._prompt(question, result, sample)
-        probes, _ = await self._probes(result, prompt, unknown, language_of(asked))
+        probes, _ = await self._probes(result, prompt, unknown, language_of(screened))
         return RecordedAnswer(
             id=without_documents(sample.id),
-            passages=tuple(self._keep(hit.passage) for hit in others[: prompt.passages]),
+            passages=tuple(self._add_passage(hit.passage) for hit in others[: prompt.passages]),
             dense=tuple(round(hit.dense, 4) for hit in others),
             terms=tuple(round(hit.terms, 4) for hit in others),
             probes=tuple(round(probe, 4) for probe in probes),
@@ -265,11 +261,11 @@ class Recorder:
     def _entry(self, hit: Hit) -> str:
         return self._entries.get(hit.passage.document_id, hit.passage.document_id)
 
-    def _screened(self, sample: Sample) -> str | None:
+    def _screened_question(self, sample: Sample) -> str | None:
         """Return the question as a turn would ask it; None if screening or scope refuses it."""
         screened = screen(sample.text)
-        outside = excluded_topic(screened.text, self._bank.own_names) is not None
-        return None if outside or screened.verdict is not Verdict.OK else screened.text
+        is_excluded = excluded_topic(screened.text, self._bank.own_names) is not None
+        return None if is_excluded or screened.verdict is not Verdict.OK else screened.text
 
     async def _search(self, retrieval: Retrieval, question: str, sample: Sample) -> SearchResult:
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
@@ -333,7 +329,7 @@ class Recorder:
         return probabilities, False
 
     async def _answer(self, prompt: Prompt) -> str:
-        text, settings = "", TurnSettings()
+        settings = TurnSettings()
         stream = self._models.stream(
             prompt.answer,
             sampling=Sampling(
@@ -345,11 +341,9 @@ class Recorder:
             cache_salt=TENANT,
         )
         async with aclosing(stream) as deltas:
-            async for delta in deltas:
-                text += delta.text if isinstance(delta, Delta) else ""
-        return text
+            return "".join([delta.text async for delta in deltas if isinstance(delta, Delta)])
 
-    def _keep(self, passage: Passage) -> tuple[str, int, int]:
+    def _add_passage(self, passage: Passage) -> tuple[str, int, int]:
         recorded = RecordedPassage(
             document_id=passage.document_id,
             version=passage.version,

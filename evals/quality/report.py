@@ -12,7 +12,7 @@ from evals.sample_bank import SAMPLE_BANK
 from evals.scorers import Judgement
 
 WORST = 60
-"""Maximum cases in the report; it gives the number of further ones."""
+"""Maximum cases in the report; it gives the number of further cases."""
 
 
 class TaskBroken(Exception):
@@ -41,7 +41,9 @@ class Gate(BaseModel, frozen=True, extra="forbid"):
         value = measures.get(self.measure)
         if not isinstance(value, int | float):
             return False
-        return value >= self.least if self.least is not None else self.most is not None and value <= self.most
+        if self.least is not None:
+            return value >= self.least
+        return self.most is not None and value <= self.most
 
 
 class Task(BaseModel, frozen=True, extra="forbid"):
@@ -76,7 +78,7 @@ class GateLine:
     holds: bool | None
 
 
-def lines(run: Run, gates: Sequence[Gate]) -> list[GateLine]:
+def gate_lines(run: Run, gates: Sequence[Gate]) -> list[GateLine]:
     """Return a line for each measure, and for each gate whose measure is missing."""
     by_name = {gate.measure: gate for gate in gates}
     names = [*run.measures, *(name for name in by_name if name not in run.measures)]
@@ -100,19 +102,18 @@ def figure_text(value: float | str | None) -> str:
 
 def faults(row: Row) -> list[str]:
     """Return the faults of a question's answer and retrieval, most serious first."""
-    faults_found = [*_answer_faults(row.judged, row)] if row.judged else []
+    all_faults = [*_answer_faults(row.judged, row)] if row.judged else []
     if row.measures.get("recall@5", 1.0) < 1.0:
-        faults_found.append(f"retrieval misses a relevant document (recall@5 {row.measures['recall@5']:.2f})")
-    return faults_found
+        all_faults.append(f"retrieval misses a relevant document (recall@5 {row.measures['recall@5']:.2f})")
+    return all_faults
 
 
 def _answer_faults(scored: ScoredAnswer, row: Row) -> Iterator[str]:
     answer = scored.answer
-    answered = not answer.refused
     checks = {
         f"shows numbers that no cited passage holds: {', '.join(scored.unfounded)}": bool(scored.unfounded),
         f"ended in {answer.finish_reason}": answer.finish_reason.startswith(("error", "cut")),
-        "answers what the documents do not say": row.unanswerable and answered,
+        "answers what the documents do not say": row.unanswerable and not answer.refused,
         "wrong: it says something else than the known answer": scored.judgement is Judgement.WRONG,
         "beside the question": scored.judgement is Judgement.BESIDE,
         "no citation of a right document holds the answer": scored.cites_answer is False,
@@ -123,9 +124,13 @@ def _answer_faults(scored: ScoredAnswer, row: Row) -> Iterator[str]:
 
 def report(run: Run, gates: Sequence[Gate]) -> str:
     """Return the measures with their gates, and the questions with faults, most serious first."""
-    worst = sorted(((row, listed) for row in run.rows if (listed := faults(row))), key=_severity)
-    rows = [" | ".join((line.measure, line.value, between(line, run), _verdict(line))) for line in lines(run, gates)]
-    cases = [_case(row, listed) for row, listed in worst[:WORST]]
+    faulty = [(row, faults(row)) for row in run.rows if faults(row)]
+    worst = sorted(faulty, key=_severity)
+    rows = [
+        " | ".join((line.measure, line.value, interval_text(line, run), _verdict(line)))
+        for line in gate_lines(run, gates)
+    ]
+    cases = [_case(row, row_faults) for row, row_faults in worst[:WORST]]
     if len(worst) > WORST:
         cases.append(f"{len(worst) - WORST} more are in the run's JSON file.")
     table = "\n".join(
@@ -135,7 +140,7 @@ def report(run: Run, gates: Sequence[Gate]) -> str:
     return "\n\n".join([f"# {run.dataset}", table, title, *cases]) + "\n"
 
 
-def between(line: GateLine, run: Run) -> str:
+def interval_text(line: GateLine, run: Run) -> str:
     """Format a measure's interval; "" without one."""
     interval = run.intervals.get(line.measure)
     return f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
@@ -147,17 +152,17 @@ def _verdict(line: GateLine) -> str:
 
 def _severity(case: tuple[Row, list[str]]) -> tuple[bool, bool, bool, int]:
     """Return the sort key: unsupported numbers, answered unanswerable questions, wrong answers, number of faults."""
-    row, listed = case
-    unfounded = row.judged is not None and bool(row.judged.unfounded)
-    invented = row.judged is not None and row.unanswerable and not row.judged.answer.refused
-    wrong = row.judged is not None and row.judged.judgement is Judgement.WRONG
-    return not unfounded, not invented, not wrong, -len(listed)
+    row, row_faults = case
+    has_unfounded_number = row.judged is not None and bool(row.judged.unfounded)
+    is_invented = row.judged is not None and row.unanswerable and not row.judged.answer.refused
+    is_wrong = row.judged is not None and row.judged.judgement is Judgement.WRONG
+    return not has_unfounded_number, not is_invented, not is_wrong, -len(row_faults)
 
 
-def _case(row: Row, listed: Sequence[str]) -> str:
+def _case(row: Row, row_faults: Sequence[str]) -> str:
     parts = [f"### {row.id} {row.kind}{' (unanswerable)' if row.unanswerable else ''}", row.question]
     parts += [f"A right answer holds: {' · '.join(row.answers)}"] if row.answers else []
-    parts.append("\n".join(f"- {fault}" for fault in listed))
+    parts.append("\n".join(f"- {fault}" for fault in row_faults))
     if row.judged is not None:
         answer = row.judged.answer
         parts.append(quoted(answer.text))

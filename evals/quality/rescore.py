@@ -27,36 +27,31 @@ MOST_ALTERED = 3
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 
 
-def rescore(
-    recording: Recording,
-    dataset: Dataset,
-    *,
-    bank: Bank,
-    answer: AnswerMode = AnswerMode.QUOTE,
-) -> Run:
+def rescore(recording: Recording, dataset: Dataset, *, bank: Bank, answer: AnswerMode = AnswerMode.QUOTE) -> Run:
     """Return the run of the recorded answers; two of its measures show whether the recording is up to date."""
-    answers, samples = [], {sample.id: sample for sample in dataset.samples}
-    altered_count = shown_count = 0
-    certain: list[bool] = []
+    samples = {sample.id: sample for sample in dataset.samples}
+    settings = CheckSettings(bank=bank, answer=answer)
+    answers: list[CustomerAnswer] = []
+    shown_alterations: list[bool] = []
+    unanswerable_certain: list[bool] = []
     for recorded in recording.answers:
-        if (sample := samples.get(recorded.id)) is None:
+        sample = samples.get(recorded.id)
+        if sample is None:
             continue
-        passages = recording.passages_of(recorded)
-        settings = CheckSettings(bank=bank, answer=answer)
-        check = RecordedAnswerCheck(sample, recorded, passages, settings)
+        check = RecordedAnswerCheck(sample, recorded, recording.passages_of(recorded), settings)
         answers.append(check.answer())
-        certain += [check.evidence() is Evidence.CERTAIN] if sample.unanswerable else []
-        shown = list(check.altered_numbers_shown())
-        altered_count, shown_count = altered_count + len(shown), shown_count + sum(shown)
+        if sample.unanswerable:
+            unanswerable_certain.append(check.evidence() is Evidence.CERTAIN)
+        shown_alterations += check.altered_numbers_shown()
     answered = replace(dataset, samples=tuple(samples[answer.id] for answer in answers))
     run = summarise(answered, [], answers, contact=bank.telephone)
-    today = recording_header(dataset, model=recording.header.model, profile=recording.header.profile)
+    current = recording_header(dataset, model=recording.header.model, profile=recording.header.profile)
     checks: Measures = {
-        "altered_numbers": altered_count,
-        "altered_numbers_shown": shown_count,
-        "unanswerable_certain": round(sum(certain) / max(1, len(certain)), 4),
-        "prompt_is_recorded": int(recording.header.prompt_version == today.prompt_version),
-        "documents_are_recorded": int(recording.header.documents == today.documents),
+        "altered_numbers": len(shown_alterations),
+        "altered_numbers_shown": sum(shown_alterations),
+        "unanswerable_certain": round(sum(unanswerable_certain) / max(1, len(unanswerable_certain)), 4),
+        "prompt_is_recorded": int(recording.header.prompt_version == current.prompt_version),
+        "documents_are_recorded": int(recording.header.documents == current.documents),
     }
     figures: Measures = {
         name: value for name, value in run.measures.items() if value is not None and "seconds" not in name
@@ -67,7 +62,7 @@ def rescore(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckSettings:
-    """The check of a recorded answer: `bank` is the answering bank; `weights` default to the shipped ones."""
+    """How recorded answers are checked; `weights` default to the weights of the shipped calibration."""
 
     bank: Bank
     answer: AnswerMode = AnswerMode.QUOTE
@@ -105,13 +100,13 @@ class RecordedAnswerCheck:
         text = plain_text(self._recorded.said or "")
         for start, end, wrong in list(self._altered_numbers(text))[:MOST_ALTERED]:
             checks, _ = self._checked(text[:start] + wrong + text[end:])
-            yield re.search(rf"(?<![\d.,]){re.escape(wrong)}(?!\d|[.,]\d)", checks.text) is not None
+            whole_number = rf"(?<![\d.,]){re.escape(wrong)}(?!\d|[.,]\d)"
+            yield re.search(whole_number, checks.text) is not None
 
     def is_never_asked(self) -> bool:
         """Return whether screening or scope refuses the question regardless of probes."""
-        return screen(self._sample.text).verdict is not Verdict.OK or (
-            excluded_topic(self._question, self._settings.bank.own_names) is not None
-        )
+        is_rejected = screen(self._sample.text).verdict is not Verdict.OK
+        return is_rejected or excluded_topic(self._question, self._settings.bank.own_names) is not None
 
     def evidence(self) -> Evidence:
         """Return the evidence that a turn would find in the passages."""
@@ -123,11 +118,12 @@ class RecordedAnswerCheck:
             return Evidence.NONE
         probes, unknown = self._recorded.probes, self._recorded.unknown
         by_search = answerability.evidence_of_search(hits, unknown, self._language, weights)
-        if by_search is not None or not probes:
-            return by_search or Evidence.NONE
-        return answerability.evidence_of_score(
-            answerability.score(hits, probes, unknown, self._language, weights), weights
-        )
+        if by_search is not None:
+            return by_search
+        if not probes:
+            return Evidence.NONE
+        score = answerability.score(hits, probes, unknown, self._language, weights)
+        return answerability.evidence_of_score(score, weights)
 
     def _hits(self) -> list[Hit]:
         """Return hits for the prompt's passages, each with the best cosine and term score of all hits."""
@@ -160,28 +156,19 @@ class RecordedAnswerCheck:
             if digits is None:
                 continue
             # Never 1: texts express it in words (yearly, each), so a check may rightly accept it.
-            others = (f"{first}{digits.group()[1:]}" for first in "23456789" if first != digits.group()[0])
-            unstated = (
-                other
-                for other in others
-                if _plain(other) not in stated
-                and unsupported_quantities(quantity.text.replace(digits.group(), other, 1), sources)
-            )
-            if (wrong := next(unstated, None)) is not None:
-                yield digits.start(), digits.end(), wrong
+            for first in "23456789":
+                other = f"{first}{digits.group()[1:]}"
+                altered_quantity = quantity.text.replace(digits.group(), other, 1)
+                if _plain(other) not in stated and unsupported_quantities(altered_quantity, sources):
+                    yield digits.start(), digits.end(), other
+                    break
 
     def _sources(self) -> Iterator[str]:
         yield from (f"{passage.title} {passage.section} {passage.text}" for passage in self._passages)
         yield from (self._question, self._bank.telephone)
 
     def _customer_answer(
-        self,
-        text: str,
-        events: Sequence[Event],
-        *,
-        finish_reason: str,
-        grounded: bool = False,
-        quoted: bool = False,
+        self, text: str, events: Sequence[Event], *, finish_reason: str, grounded: bool = False, quoted: bool = False
     ) -> CustomerAnswer:
         citations = tuple(event for event in events if isinstance(event, Citation))
         return CustomerAnswer(

@@ -40,7 +40,7 @@ async def rank(samples: Sequence[Sample], index: Index, entries: Mapping[str, st
         as_of = noon(sample.as_of) if sample.as_of else time.time()
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=as_of)
         hits, seconds = await timed_search(retrieval, sample, access)
-        yield ranking_of(sample, hits, entries, shown=PASSAGES, seconds=seconds)
+        yield ranking_of(sample, hits, entries, prompt_hits=PASSAGES, seconds=seconds)
 
 
 async def timed_search(retrieval: Retrieval, sample: Sample, access: Access) -> tuple[Sequence[Hit], float]:
@@ -74,14 +74,14 @@ def documents_of(hits: Sequence[Hit], entries: Mapping[str, str]) -> tuple[str, 
 
 
 def ranking_of(
-    sample: Sample, hits: Sequence[Hit], entries: Mapping[str, str], *, shown: int, seconds: float
+    sample: Sample, hits: Sequence[Hit], entries: Mapping[str, str], *, prompt_hits: int, seconds: float
 ) -> Ranking:
-    """Return the ranking of a question; the first `shown` hits are those of a prompt."""
-    top = [hit.passage.text for hit in hits[:shown]]
+    """Return the ranking of a question; the first `prompt_hits` hits are in the prompt."""
+    prompt_texts = [hit.passage.text for hit in hits[:prompt_hits]]
     return Ranking(
         id=sample.id,
         documents=documents_of(hits, entries),
-        answer_in_top=any(holds_answer(text, sample.answers) for text in top) if sample.answers else None,
+        answer_in_top=any(holds_answer(text, sample.answers) for text in prompt_texts) if sample.answers else None,
         best_terms=max((hit.terms for hit in hits), default=0.0),
         seconds=seconds,
     )

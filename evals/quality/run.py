@@ -49,16 +49,16 @@ async def evaluate(spec: RunSpec, chatbot: RunningChatbot | None, console: Conso
     rankings = await rank_in_throwaway_index(spec, console)
     if spec.answers:
         async with open_customer(spec.product, chatbot, console) as customer:
-            today = [sample for sample in spec.dataset.samples if sample.as_of is None]
-            answers = await ask_all(today, customer, console)
+            current = [sample for sample in spec.dataset.samples if sample.as_of is None]
+            answers = await ask_all(current, customer, console)
     return summarise(spec.dataset, rankings, answers, contact=spec.contact)
 
 
 async def rank_in_throwaway_index(spec: RunSpec, console: Console) -> list[Ranking]:
     """Load the corpus through the pipeline and rank it for each question; the index is closed on return."""
-    samples, rankings = spec.dataset.samples, list[Ranking]()
-    data = spec.product.data
-    async with loaded_corpus(spec.dataset, spec.settings, data, console) as (services, corpus):
+    samples = spec.dataset.samples
+    rankings: list[Ranking] = []
+    async with loaded_corpus(spec.dataset, spec.settings, spec.product.data, console) as (services, corpus):
         with progress_bar(console) as progress:
             task = progress.add_task("retrieval", total=len(samples))
             async with aclosing(rank(samples, services.index, corpus.entries)) as ranked:

@@ -62,7 +62,7 @@ def summarise(
     dataset: Dataset, rankings: Sequence[Ranking], answers: Sequence[CustomerAnswer], *, contact: str = ""
 ) -> Run:
     """Return the run; `contact` is the bank's telephone number, which needs no source in an answer."""
-    by_id = {ranking.id: ranking for ranking in rankings}
+    rankings_by_id = {ranking.id: ranking for ranking in rankings}
     scores = score_rankings({ranking.id: ranking.documents for ranking in rankings}, dataset.relevant)
     samples = {sample.id: sample for sample in dataset.samples}
     scored = {answer.id: score_answer(samples[answer.id], answer, dataset, contact=contact) for answer in answers}
@@ -72,24 +72,21 @@ def summarise(
             kind=sample.kind,
             question=sample.text,
             unanswerable=sample.unanswerable,
-            measures=row_measures(sample, scores.get(sample.id, {}), scored.get(sample.id), by_id.get(sample.id)),
+            measures=row_measures(
+                sample, scores.get(sample.id, {}), scored.get(sample.id), rankings_by_id.get(sample.id)
+            ),
             answers=sample.answers,
-            ranked=by_id.get(sample.id),
+            ranked=rankings_by_id.get(sample.id),
             judged=scored.get(sample.id),
         )
         for sample in dataset.samples
     )
     measures: Measures = {"dataset": dataset.name, "queries": len(rows), "judged": len(scores)}
 
-    def figures(drawn: Sequence[Row]) -> Measures:
-        return retrieval_measures(drawn) | (answer_measures(drawn) if answers else {})
+    def figures(sampled_rows: Sequence[Row]) -> Measures:
+        return retrieval_measures(sampled_rows) | (answer_measures(sampled_rows) if answers else {})
 
-    return Run(
-        dataset=dataset.name,
-        measures=measures | figures(rows),
-        rows=rows,
-        intervals=intervals(rows, figures),
-    )
+    return Run(dataset=dataset.name, measures=measures | figures(rows), rows=rows, intervals=intervals(rows, figures))
 
 
 def score_answer(sample: Sample, answer: CustomerAnswer, dataset: Dataset, *, contact: str) -> ScoredAnswer:

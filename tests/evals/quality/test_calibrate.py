@@ -18,16 +18,16 @@ from evals.quality.calibrate import (
     NotCalibrated,
     Outcome,
     Point,
-    calibrated,
+    calibrate,
     calibration_of,
     cases_of,
     chosen_point,
+    cross_validated_scores,
     curve_of,
     fit,
+    require_current,
     require_enough,
-    require_of_today,
     score,
-    scores_without_themselves,
     write_calibration,
 )
 from evals.quality.golive import figure_lines, go_live_report
@@ -97,7 +97,7 @@ def test_the_fit_separates_few_unlikely_from_many_likely() -> None:
 def test_a_question_is_judged_by_weights_fitted_without_it() -> None:
     odd = case(99, likely=-9.0)
     miss = case(99, likely=9.0, near_miss=True)
-    scores = scores_without_themselves([*YES, *NO, odd, miss])
+    scores = cross_validated_scores([*YES, *NO, odd, miss])
     seen = fit([*YES, *NO, odd, miss])
     assert scores[-2] < score(odd, seen)
     assert scores[-1] > score(miss, seen)
@@ -145,7 +145,7 @@ def test_a_bar_held_only_by_hardly_answering_is_missed() -> None:
 @pytest.mark.parametrize(
     ("answerable", "unanswerable", "sentence"),
     [
-        (60, 0, "none of the questions is unanswerable"),
+        (60, 0, "no question is unanswerable"),
         (60, 5, "60 answerable and 5 unanswerable questions are too few"),
         (12, 30, "12 answerable and 30 unanswerable questions are too few"),
     ],
@@ -168,7 +168,7 @@ def test_a_fit_is_written_as_a_calibration(tmp_path: Path) -> None:
 
 
 def result_of(cases: list[Case]) -> CalibrationResult:
-    return calibrated(cases, BARS)
+    return calibrate(cases, BARS)
 
 
 def report_of(result: CalibrationResult) -> str:
@@ -267,7 +267,7 @@ async def test_a_stopped_calibration_continues_and_writes_its_report(tmp_path: P
     assert all(answer.said is not None for answer in probed)  # also where the probe says no
     cases = cases_of(recording, bank, sample_banks().first)
     assert_near_misses_lack_their_documents(cases, recording, bank)
-    result = calibrated(cases, BARS)
+    result = calibrate(cases, BARS)
     assert (result.chosen.right >= 30, result.chosen.invented) == (True, 0)
 
 
@@ -285,7 +285,7 @@ def test_a_recording_of_other_documents_or_fewer_questions_is_refused(tmp_path: 
     header = msgspec.to_builtins(recording_header(bank, model="m", profile="p"))
     (tmp_path / "r.jsonl").write_bytes(msgspec.json.encode(header) + b"\n")
     with pytest.raises(RecordingBroken, match="60 of 60 questions are not in it"):
-        require_of_today(read_recording(tmp_path / "r.jsonl"), bank, tmp_path / "r.jsonl")
+        require_current(read_recording(tmp_path / "r.jsonl"), bank, tmp_path / "r.jsonl")
     (tmp_path / "r.jsonl").write_bytes(msgspec.json.encode({**header, "documents": "others"}) + b"\n")
     with pytest.raises(RecordingBroken, match=r"the documents of small-bank.* have changed"):
-        require_of_today(read_recording(tmp_path / "r.jsonl"), bank, tmp_path / "r.jsonl")
+        require_current(read_recording(tmp_path / "r.jsonl"), bank, tmp_path / "r.jsonl")

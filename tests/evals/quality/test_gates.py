@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from evals.__main__ import app
 from evals.quality.gate import ranking_run
-from evals.quality.report import Task, lines, read_task
+from evals.quality.report import Task, gate_lines, read_task
 from evals.quality.rescore import rescore
 from evals.quality.retrieve import rank
 from evals.quality.run import loaded_corpus
@@ -55,7 +55,7 @@ def recording(task: Task) -> Recording:
 
 def missed(run: Run, task: Task) -> set[str]:
     """Return the measures below their gates."""
-    return {line.measure for line in lines(run, task.gates) if line.holds is False}
+    return {line.measure for line in gate_lines(run, task.gates) if line.holds is False}
 
 
 def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Dataset, recording: Recording) -> None:

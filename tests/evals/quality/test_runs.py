@@ -7,7 +7,7 @@ import pytest
 from chatbot.events import Accepted, Citation, Event, Failed, FinishReason, Token, Usage
 from evals.quality.answer import customer_answer
 from evals.quality.compare import compare, verdict
-from evals.quality.report import Gate, faults, lines, report
+from evals.quality.report import Gate, faults, gate_lines, report
 from evals.quality.retrieve import Ranking
 from evals.quality.summary import Row, Run, summarise
 from evals.questions import Dataset, Sample
@@ -124,7 +124,7 @@ def test_gates_hold_at_their_bound_and_a_missing_measure_fails(tmp_path: Path) -
         Gate(measure="errors", most=0),
         Gate(measure="unheard_of", least=0),
     ]
-    held = {line.measure: line.holds for line in lines(run_of(tmp_path), gates)}
+    held = {line.measure: line.holds for line in gate_lines(run_of(tmp_path), gates)}
     assert [held[gate.measure] for gate in gates] == [True, False, True, False]
     assert held["queries"] is None
 
