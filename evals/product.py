@@ -120,11 +120,11 @@ def run_scripted_model(spec: ProductSpec, behaviour: Behaviour | None = None) ->
 
 def scripted_settings(spec: ProductSpec) -> dict[str, str]:
     """Return the settings for a product that uses the scripted model instead of a calibrated one."""
-    calibration = calibrated_for(spec.data / "calibration.yaml", "scripted")
+    calibration = write_calibration_for(spec.data / "calibration.yaml", "scripted")
     return {"LLM_PROFILE": "scripted", "CALIBRATION_FILE": str(calibration)}
 
 
-def calibrated_for(path: Path, *models: str) -> Path:
+def write_calibration_for(path: Path, *models: str) -> Path:
     """Write the shipped calibration under the names of other models."""
     shipped = read_calibration(None).model_copy(update={"models": models})
     path.write_text(shipped.model_dump_json(), "utf-8")  # JSON is YAML
@@ -137,7 +137,8 @@ def _run_model_server(
 ) -> Iterator[RunningModel]:
     with run_process(command, log=log, environment=environment) as process:
         # It prints `ready URL` once it serves, or exits without a line.
-        word, _, url = (process.stdout.readline() if process.stdout else "").strip().partition(" ")
+        line = process.stdout.readline() if process.stdout else ""
+        word, _, url = line.strip().partition(" ")
         if word != "ready":
             raise ProductNotStarted(f"{name} did not start: see {log}")
         yield RunningModel(url=url, pid=process.pid)
@@ -153,14 +154,14 @@ def run_product(spec: ProductSpec, model: RunningModel, **settings: str) -> Iter
     private, _ = key_pair(spec.data)
     with run_redis(spec.data, spec.environment) as (redis_url, redis_pid):
         signer = LocalSigner(private.read_text("ascii"))
-        alone = RunningProduct(url="", redis_url=redis_url, signer=signer, pids={"redis": redis_pid})
-        with run_replica(spec, model, alone, **settings) as product:
+        redis_only = RunningProduct(url="", redis_url=redis_url, signer=signer, pids={"redis": redis_pid})
+        with run_replica(spec, model, redis_only, **settings) as product:
             yield product
 
 
 @contextmanager
 def run_replica(
-    spec: ProductSpec, model: RunningModel, beside: RunningProduct, **settings: str
+    spec: ProductSpec, model: RunningModel, other: RunningProduct, **settings: str
 ) -> Iterator[RunningProduct]:
     """Run a chat API on the data folder while the block runs, with the Redis of another product.
 
@@ -174,7 +175,7 @@ def run_replica(
         "PORT": str(port),
         "DATA_DIR": str(spec.data),
         "WEIGHTS_DIR": str(spec.weights),
-        "REDIS_URL": beside.redis_url,
+        "REDIS_URL": other.redis_url,
         "AUDIT_KEY": secrets.token_hex(32),
         "BANK_FILE": str(SAMPLE_BANK),
         "LLM_URLS": model.url,
@@ -188,8 +189,8 @@ def run_replica(
     with run_process(command, log=log, environment=environment) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers_200(f"{url}/readyz"), process, log=log)
-        pids = {**beside.pids, "model": model.pid, "chatbot": process.pid}
-        yield replace(beside, url=url, pids=pids)
+        pids = {**other.pids, "model": model.pid, "chatbot": process.pid}
+        yield replace(other, url=url, pids=pids)
 
 
 @contextmanager
@@ -200,7 +201,7 @@ def run_redis(data: Path, environment: Mapping[str, str]) -> Iterator[tuple[str,
     options = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
     command = [redis_program(), *options, "--appendonly", "yes", "--appendfsync", "everysec"]
     with run_process(command, log=log, environment=environment) as process, Redis(port=port) as client:
-        wait_until(lambda: pings(client), process, log=log)
+        wait_until(lambda: is_redis_up(client), process, log=log)
         yield f"redis://127.0.0.1:{port}/0", process.pid
 
 
@@ -253,7 +254,7 @@ def answers_200(url: str) -> bool:
         return False
 
 
-def pings(client: Redis) -> bool:
+def is_redis_up(client: Redis) -> bool:
     """Return whether Redis answers commands."""
     try:
         return bool(client.ping())
@@ -270,12 +271,13 @@ def free_port() -> int:
 
 def resident_bytes(pid: int) -> int:
     """Return the memory of a process and its descendants; shared pages count once (proportional set size)."""
-    total, tree = 0, [pid]
-    for process in tree:  # grows during iteration
+    total = 0
+    pids = [pid]
+    for process in pids:  # grows during iteration
         folder = Path("/proc", str(process))
         with suppress(OSError):  # already ended
             for task in folder.glob("task/*/children"):
-                tree += map(int, task.read_text().split())
+                pids += map(int, task.read_text().split())
             lines = (folder / "smaps_rollup").read_text().splitlines()
             total += next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
     return total

@@ -73,7 +73,8 @@ async def report_files(folder: Path, files: Sequence[Path], console: Console) ->
     async with open_parser(ParserSettings()) as parser:
         reports = []
         for path in track(files, console=console, transient=True):
-            parsed, outcome, detail = None, READ, ""
+            parsed = None
+            outcome, detail = READ, ""
             began = time.monotonic()
             try:
                 parsed = await parser.parse(path)
@@ -124,7 +125,7 @@ def _row(folder: str, kind: str, group: Sequence[FileReport]) -> str:
 
 def main(
     folder: Annotated[Path, typer.Argument(help="A folder of documents; those below it are read too.")],
-    expected: Annotated[Path, typer.Option(help="What each file must come to.")] = EXPECTED,
+    expected: Annotated[Path, typer.Option(help="The expected outcome of each file.")] = EXPECTED,
 ) -> None:
     """Print the table and the files with an unexpected outcome."""
     console = Console(soft_wrap=True, highlight=False)
@@ -132,14 +133,15 @@ def main(
     reports = anyio.run(report_files, folder, files, Console(stderr=True))
     console.print(table(reports), markup=False)
     expectations = read_expected(expected)
-    wrong = 0
+    unexpected = 0
     for report in reports:
-        if deviations := list(report.deviations(expectation_of(report.name, expectations))):
-            wrong += 1
+        deviations = list(report.deviations(expectation_of(report.name, expectations)))
+        if deviations:
+            unexpected += 1
             console.print(f"WRONG {report.name}: {'; '.join(deviations)}", markup=False)
     read = sum(report.outcome == READ for report in reports)
-    console.print(f"{len(reports)} files, {read} read, {len(reports) - read} refused, {wrong} not as expected")
-    raise typer.Exit(1 if wrong or not reports else 0)
+    console.print(f"{len(reports)} files, {read} read, {len(reports) - read} refused, {unexpected} not as expected")
+    raise typer.Exit(1 if unexpected or not reports else 0)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ from telemetry.logs import configure_logs
 QUESTION = "한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?"
 ANSWER_TOKENS = 16
 WRITES = {"TURN__ANSWER": "written", "TURN__ANSWERABILITY__THRESHOLD": "0"}
-"""Let the model write every answer, whatever retrieval finds, without probes."""
+"""The model writes every answer without probes, whatever the search finds."""
 MODEL_READY_SECONDS = 60
 GIB = 2**30
 
@@ -96,7 +96,7 @@ Measurement = Callable[[ProductSpec, Settings, Console], Awaitable[list[BenchFig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSetup:
-    """Tenants that have the documents and haven't asked yet, and the prompt messages common to all of them."""
+    """The tenants that have the documents and have not asked yet, and the prompt messages that all of them share."""
 
     tenants: Iterator[str]
     messages: tuple[Message, ...]
@@ -140,8 +140,8 @@ async def prepare(spec: ProductSpec, settings: Settings, plan: BenchPlan, consol
 
 async def copy_passages(index: Index, tenants: Sequence[str], questions: Sequence[str], limit: int) -> None:
     """Copy the sample bank's best `limit` passages for each question to other tenants, embedding them only once."""
-    hits = [await index.search(question, access=access(TENANT), limit=limit) for question in questions]
-    passages = list({hit.passage.point_id: hit.passage for listed in hits for hit in listed}.values())
+    hits = [hit for question in questions for hit in await index.search(question, access=access(TENANT), limit=limit)]
+    passages = list({hit.passage.point_id: hit.passage for hit in hits}.values())
     vectors = await index.embed(passages)
     for tenant in tenants:
         await index.upsert([replace(passage, tenant=tenant) for passage in passages], vectors)
@@ -150,12 +150,8 @@ async def copy_passages(index: Index, tenants: Sequence[str], questions: Sequenc
 async def prompt_messages(index: Index, tenant: str) -> tuple[Message, ...]:
     """Return the messages of the prompt that the product builds for any of these tenants."""
     result = await Retrieval(index, sample_banks()).search(QUESTION, earlier=(), access=access(tenant))
-    fields = ChatSettings.model_fields
-    builder = PromptBuilder(
-        load_templates(),
-        TokenCounter(),
-        passage_tokens=fields["passage_tokens"].default,
-    )
+    passage_tokens = ChatSettings.model_fields["passage_tokens"].default
+    builder = PromptBuilder(load_templates(), TokenCounter(), passage_tokens=passage_tokens)
     prompt = builder.build(
         QUESTION,
         bank=sample_banks().first.names.ko,
@@ -178,25 +174,31 @@ async def first_tokens(
     through_api: list[float] = []
     direct: list[float] = []
     async with session(product.url) as http, session(model.url) as vllm:
-        name, prompt_tokens = await served_name(vllm), 0
+        name = await served_name(vllm)
+        prompt_tokens = None
         for n in range(plan.warm_up + plan.calls):
-            api = await first_token(http, product.signer, setup, prompt_tokens) if n % 2 else None
-            alone, prompt_tokens = await first_token_alone(vllm, name, setup.messages)
-            api = api or await first_token(http, product.signer, setup, prompt_tokens)
+            is_api_first = n % 2 == 1
+            if is_api_first:
+                api_seconds = await first_token(http, product.signer, setup, prompt_tokens)
+            direct_seconds, prompt_tokens = await first_token_alone(vllm, name, setup.messages)
+            if not is_api_first:
+                api_seconds = await first_token(http, product.signer, setup, prompt_tokens)
             if n >= plan.warm_up:
-                through_api.append(api)
-                direct.append(alone)
+                through_api.append(api_seconds)
+                direct.append(direct_seconds)
     ratio = median(through_api) / median(direct)
     return [
-        BenchFigure(name=f"prompt, median of {plan.calls} calls", value=prompt_tokens, unit="tokens"),
+        BenchFigure(name=f"prompt, median of {plan.calls} calls", value=prompt_tokens or 0, unit="tokens"),
         BenchFigure(name="first token, vLLM alone", value=median(direct), unit="s"),
         BenchFigure(name="first token through the API", value=median(through_api), unit="s"),
         BenchFigure(name="ratio of the two", value=ratio, unit="×", most=1.15),
     ]
 
 
-async def first_token(http: aiohttp.ClientSession, signer: LocalSigner, setup: BenchSetup, prompt_tokens: int) -> float:
-    """Return the seconds until the first token for a customer of the next tenant.
+async def first_token(
+    http: aiohttp.ClientSession, signer: LocalSigner, setup: BenchSetup, prompt_tokens: int | None
+) -> float:
+    """Return the seconds until the first token for a customer of the next tenant; None: the prompt's length is unknown.
 
     Raises:
         ProductNotStarted: the answer failed, or its prompt length differs from the one sent to vLLM.
@@ -204,7 +206,8 @@ async def first_token(http: aiohttp.ClientSession, signer: LocalSigner, setup: B
     tenant = next(setup.tenants)
     customer = Customer(http, signer, tenant=tenant, max_answer_tokens=ANSWER_TOKENS)
     answer = await customer.ask(Sample(id=tenant, text=QUESTION))
-    if answer.first_token_seconds is None or answer.prompt_tokens != (prompt_tokens or answer.prompt_tokens):
+    is_comparable = prompt_tokens in {None, answer.prompt_tokens}
+    if answer.first_token_seconds is None or not is_comparable:
         raise ProductNotStarted(
             f"the API ended in {answer.finish_reason} with a prompt of {answer.prompt_tokens} tokens, "
             f"not {prompt_tokens}: the two sides would not be comparable"
@@ -271,8 +274,8 @@ def print_figures(figures: Sequence[BenchFigure], console: Console) -> bool:
     table = Table("", "measured", "bound", "")
     for figure in figures:
         value = f"{figure.value:.3g}" if figure.value < 1000 else f"{figure.value:.0f}"
-        verdict = "" if not figure.bound else "holds" if figure.holds else "MISSED"
-        table.add_row(figure.name, f"{value} {figure.unit}", figure.bound, verdict)
+        verdict = "holds" if figure.holds else "MISSED"
+        table.add_row(figure.name, f"{value} {figure.unit}", figure.bound, verdict if figure.bound else "")
     console.print(table)
     return all(figure.holds for figure in figures)
 
@@ -292,8 +295,8 @@ def run_measurement(name: str, profile: str, measure: Measurement, environment: 
         figures: list[BenchFigure] = []
         try:
             figures = anyio.run(measure, spec, settings, Console(stderr=True), backend_options={"use_uvloop": True})
-        except* ProductNotStarted as failed:
-            Console(stderr=True).print(f"{name}: {next(leaves(failed))}", highlight=False, soft_wrap=True)
+        except* ProductNotStarted as group:
+            Console(stderr=True).print(f"{name}: {next(leaves(group))}", highlight=False, soft_wrap=True)
     if not figures:
         return 2
     return 0 if print_figures(figures, Console(width=None if sys.stdout.isatty() else 100)) else 1

@@ -43,7 +43,7 @@ NO_LIMITS = {
 SETTINGS = {
     "ADMISSION__SLOTS": "32",
     "ADMISSION__FIRST_TOKEN_TARGET": "5",
-    "TURN__ANSWERABILITY__THRESHOLD": "0",  # one probe per question, as for most, whatever its result
+    "TURN__ANSWERABILITY__THRESHOLD": "0",  # one probe per question, whatever its result
 }
 IN_TIME = 15.0
 """Maximum seconds to the first text of a good answer: the queue's target, and twice as much for answering and checks.
@@ -67,21 +67,21 @@ class LoadPlan:
 
 @dataclass(slots=True, kw_only=True)
 class CustomerResult:
-    """The answer to one customer; times in seconds since `sent_at`."""
+    """The answer to one customer; times in seconds, `…_after` since `sent_at`."""
 
     sent_at: float
     status: int = 0
-    headers: float = math.inf
+    headers_after: float = math.inf
     retry_after: float | None = None
-    estimate: float | None = None
-    first_text: float | None = None
-    finished: float = math.inf
-    whole: bool = False
+    estimated_wait: float | None = None
+    first_text_after: float | None = None
+    finished_after: float = math.inf
+    is_complete: bool = False
 
     @property
-    def good(self) -> bool:
+    def is_good(self) -> bool:
         """Whether the answer is complete and its first text was in time."""
-        return self.whole and self.first_text is not None and self.first_text <= IN_TIME
+        return self.is_complete and self.first_text_after is not None and self.first_text_after <= IN_TIME
 
 
 @dataclass(slots=True)
@@ -100,22 +100,23 @@ class Crowd:
         headers = {"authorization": f"Bearer {self.signer.token(user)[0]}"}
         result = CustomerResult(sent_at=time.perf_counter())
         async with self.http.post("/v1/chat", json={"message": QUESTION}, headers=headers) as response:
-            result.status, result.headers = response.status, time.perf_counter() - result.sent_at
+            result.status = response.status
+            result.headers_after = time.perf_counter() - result.sent_at
             if response.status != 200:
-                result.retry_after = (
-                    float(response.headers["retry-after"]) if "retry-after" in response.headers else None
-                )
+                if "retry-after" in response.headers:
+                    result.retry_after = float(response.headers["retry-after"])
                 return result
             async with aclosing(read_events(response)) as events:
                 async for event in events:
                     seconds = time.perf_counter() - result.sent_at
                     match event:
-                        case Queued() if result.estimate is None:
-                            result.estimate = event.estimated_wait_ms / 1000
-                        case Token() if result.first_text is None:
-                            result.first_text = seconds
+                        case Queued() if result.estimated_wait is None:
+                            result.estimated_wait = event.estimated_wait_ms / 1000
+                        case Token() if result.first_text_after is None:
+                            result.first_text_after = seconds
                         case Done():
-                            result.finished, result.whole = seconds, event.finish_reason is FinishReason.STOP
+                            result.finished_after = seconds
+                            result.is_complete = event.finish_reason is FinishReason.STOP
         return result
 
     async def arrive(self, tenant: str, *, rate: float, seconds: float) -> list[CustomerResult]:
@@ -126,11 +127,12 @@ class Crowd:
             results.append(await self.ask(tenant))
 
         async with anyio.create_task_group() as tasks:
-            until = at = time.perf_counter()
-            until += seconds
-            while (at := at + self.rng.expovariate(rate)) < until:
-                await anyio.sleep(max(0.0, at - time.perf_counter()))
+            began = time.perf_counter()
+            arrival = began + self.rng.expovariate(rate)
+            while arrival < began + seconds:
+                await anyio.sleep(max(0.0, arrival - time.perf_counter()))
                 tasks.start_soon(ask)
+                arrival += self.rng.expovariate(rate)
         return results
 
     async def repeat(self, tenant: str, *, customers: int, seconds: float) -> list[CustomerResult]:
@@ -167,7 +169,7 @@ async def load(plan: LoadPlan, spec: ProductSpec, settings: Settings, console: C
             await crowd.repeat(LOUD, customers=MODEL_SLOTS + 2, seconds=plan.warm_up)
             console.print("measuring the peak", highlight=False)
             results = await crowd.repeat(LOUD, customers=MODEL_SLOTS + 2, seconds=plan.peak)
-            peak = good_a_second(results, plan.peak)
+            peak = good_per_second(results, plan.peak)
             figures = [BenchFigure(name="peak", value=peak, unit="good answers/s")]
             figures += await overload(crowd, product.pids["chatbot"], plan, peak, console)
             figures += await burst(crowd, plan, peak, console)
@@ -178,43 +180,41 @@ async def load(plan: LoadPlan, spec: ProductSpec, settings: Settings, console: C
 async def overload(crowd: Crowd, pid: int, plan: LoadPlan, peak: float, console: Console) -> list[BenchFigure]:
     """Let customers arrive at a multiple of the peak rate; `pid` is the chatbot's process id."""
     console.print(f"{plan.times:g} times the peak for {plan.overload:g} s", highlight=False)
-    waited = await queue_wait(crowd.http)
+    wait_before = await queue_wait(crowd.http)
     async with sampled_memory(pid) as resident:
         results = await crowd.arrive(LOUD, rate=plan.times * peak, seconds=plan.overload)
-    waited = await queue_wait(crowd.http) - waited
+    true_wait = await queue_wait(crowd.http) - wait_before
+    estimated_wait = sum(result.estimated_wait or 0.0 for result in results)
     began = min(result.sent_at for result in results)
-    in_phase = [result for result in results if result.sent_at + result.finished - began <= plan.overload]
+    in_phase = [result for result in results if result.sent_at + result.finished_after - began <= plan.overload]
+    goodput = good_per_second(in_phase, plan.overload)
     refused = [result for result in results if result.status == 503]
-    estimated = sum(result.estimate or 0.0 for result in results)
-    goodput = good_a_second(in_phase, plan.overload)
-    without_time = sum(result.retry_after is None for result in refused)
-    refusals = [result.headers for result in refused]
+    without_retry_after = sum(result.retry_after is None for result in refused)
+    refusals = [result.headers_after for result in refused]
     return [
         BenchFigure(name="asked under overload", value=len(results) / plan.overload, unit="questions/s"),
         BenchFigure(name="goodput under overload", value=goodput, unit="good answers/s"),
         BenchFigure(name="goodput lost, of the peak", value=100 * (1 - goodput / peak), unit="%", most=10),
         BenchFigure(name="refused", value=len(refused), unit=f"of {len(results)}"),
-        BenchFigure(name="refused without Retry-After", value=without_time, unit="", most=0),
-        BenchFigure(name="other endings than whole or refused", value=other_endings(results), unit="", most=0),
+        BenchFigure(name="refused without Retry-After", value=without_retry_after, unit="", most=0),
+        BenchFigure(name="neither complete nor refused", value=other_endings(results), unit="", most=0),
         BenchFigure(name="refusal, median", value=1e3 * quantile(refusals, 0.5), unit="ms"),
         BenchFigure(name="refusal, p99", value=1e3 * quantile(refusals, 0.99), unit="ms", most=50),
         BenchFigure(name="first text, p95", value=quantile(first_texts(results), 0.95), unit="s", most=IN_TIME),
-        BenchFigure(name="waits as told, of those that were", value=100 * estimated / max(waited, 1e-9), unit="%"),
+        BenchFigure(name="estimated waits, of the true", value=100 * estimated_wait / max(true_wait, 1e-9), unit="%"),
         *growth(resident),
     ]
 
 
 async def burst(crowd: Crowd, plan: LoadPlan, peak: float, console: Console) -> list[BenchFigure]:
     """Let too many customers arrive for a few seconds; refused ones ask again after their Retry-After."""
-    console.print(
-        f"{plan.burst_times:g} times the peak for {plan.burst:g} s; those sent away come back", highlight=False
-    )
+    console.print(f"{plan.burst_times:g} times the peak for {plan.burst:g} s; refused customers retry", highlight=False)
     results = await crowd.arrive(LOUD, rate=plan.burst_times * peak, seconds=plan.burst)
     retries: list[CustomerResult] = []
 
     async def retry(refused: CustomerResult) -> None:
-        at = refused.sent_at + refused.headers + (refused.retry_after or 0)
-        await anyio.sleep(max(0.0, at - time.perf_counter()))
+        retry_at = refused.sent_at + refused.headers_after + (refused.retry_after or 0)
+        await anyio.sleep(max(0.0, retry_at - time.perf_counter()))
         retries.append(await crowd.ask(LOUD))
 
     async with anyio.create_task_group() as tasks:
@@ -222,7 +222,7 @@ async def burst(crowd: Crowd, plan: LoadPlan, peak: float, console: Console) -> 
             if result.status == 503:
                 tasks.start_soon(retry, result)
     share = 100 * sum(result.status != 200 for result in retries) / max(1, len(retries))
-    name = f"refused again, of {len(retries)} who came back when told"
+    name = f"refused again, of {len(retries)} who waited as long as Retry-After"
     return [BenchFigure(name=name, value=share, unit="%", most=10)]
 
 
@@ -241,7 +241,7 @@ async def fairness(crowd: Crowd, plan: LoadPlan, peak: float, console: Console) 
 
         tasks.start_soon(arrive, LOUD, plan.loud_times * rate, loud)
         tasks.start_soon(arrive, QUIET, rate, beside)
-    before, after = (quantile(first_texts(results), 0.95) for results in (alone, beside))
+    alone_p95, beside_p95 = (quantile(first_texts(results), 0.95) for results in (alone, beside))
     loud_refused = sum(result.status == 503 for result in loud)
     quiet_refused = sum(result.status != 200 for result in beside)
     return [
@@ -249,25 +249,25 @@ async def fairness(crowd: Crowd, plan: LoadPlan, peak: float, console: Console) 
         BenchFigure(name="the loud one refused", value=loud_refused, unit=f"of {len(loud)}"),
         BenchFigure(name="the quiet one refused", value=quiet_refused, unit=f"of {len(beside)}", most=0),
         BenchFigure(name="the loud one's first text, p95", value=quantile(first_texts(loud), 0.95), unit="s"),
-        BenchFigure(name="the quiet one's first text alone, p95", value=before, unit="s"),
-        BenchFigure(name="the quiet one's first text beside, p95", value=after, unit="s"),
-        BenchFigure(name="ratio of the two", value=after / before, unit="×", most=1.5),
+        BenchFigure(name="the quiet one's first text alone, p95", value=alone_p95, unit="s"),
+        BenchFigure(name="the quiet one's first text beside, p95", value=beside_p95, unit="s"),
+        BenchFigure(name="ratio of the two", value=beside_p95 / alone_p95, unit="×", most=1.5),
     ]
 
 
-def good_a_second(results: Sequence[CustomerResult], seconds: float) -> float:
+def good_per_second(results: Sequence[CustomerResult], seconds: float) -> float:
     """Return the rate of good answers."""
-    return sum(result.good for result in results) / seconds
+    return sum(result.is_good for result in results) / seconds
 
 
 def other_endings(results: Sequence[CustomerResult]) -> int:
     """Return the number of results that are neither a complete answer nor a refusal."""
-    return sum(result.status != 503 and not result.whole for result in results)
+    return sum(result.status != 503 and not result.is_complete for result in results)
 
 
 def first_texts(results: Sequence[CustomerResult]) -> list[float]:
     """Return the seconds to the first text of each result that has one."""
-    return [result.first_text for result in results if result.first_text is not None]
+    return [result.first_text_after for result in results if result.first_text_after is not None]
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -276,7 +276,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def growth(resident: Sequence[float]) -> list[BenchFigure]:
-    """Compare memory in the last quarter with the second one, by when everything has been used once."""
+    """Compare memory in the last quarter with the second quarter; during the first, all code is used once."""
     quarter = max(1, len(resident) // 4)
     before, after = mean(resident[quarter : 2 * quarter] or resident), mean(resident[-quarter:])
     return [

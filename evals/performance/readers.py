@@ -50,11 +50,11 @@ from llm_server.scripted import Behaviour
 
 TOKEN_SECONDS = 5.0
 """Less than the model's deadline for the next token."""
-PROFILE = "about: answers that last for as long as they are read\ndeadlines: {prefill: .inf, base: 8, answer: 3600}\n"
-STALLED = 10
+PROFILE = "about: answers that last as long as the measurement\ndeadlines: {prefill: .inf, base: 8, answer: 3600}\n"
+STALL_EVERY = 10
 """One in this many readers stops reading for a while."""
 SPARE_FILES = 400
-AGAIN_SECONDS = 0.3
+RECONNECT_SECONDS = 0.3
 SETTINGS = {
     **NO_LIMITS,
     "TURN__ANSWER": "written",
@@ -67,7 +67,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReadersPlan:
-    """The number of answers, readers per answer, the time all of them are held, and the other customer's questions."""
+    """The number of answers and readers, the seconds in which all read, and the other customer's questions."""
 
     answers: int = 1000
     readers_each: int = 10
@@ -86,37 +86,44 @@ class Reader(asyncio.Protocol):
         self._host, self._port = parts.hostname or "", parts.port or 0
         self.token = token
         self.answer_id = answer_id
-        self.read = 0
-        self.digest = hashlib.sha256()
-        self.in_order = True
-        self.came_back = self.refused = 0
-        self.begun, self.spoke, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._head = True
+        self.last_event = 0
+        self.digest = hashlib.sha256()  # of all events
+        self.is_in_order = True
+        self.reconnects = 0
+        self.refusals = 0
+        self.has_begun = asyncio.Event()
+        self.has_token = asyncio.Event()
+        self.has_ended = asyncio.Event()
+        self._expects_head = True
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
 
     async def connect(self) -> None:
         """Open a connection and send the request."""
-        body, head = b"", f"GET /v1/answers/{self.answer_id}/events HTTP/1.0\r\n"
+        body = b""
+        head = f"GET /v1/answers/{self.answer_id}/events HTTP/1.0\r\n"
         if not self.answer_id:
             body = json.dumps({"message": QUESTION}).encode()
             head = f"POST /v1/chat HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        elif self.read:
-            head += f"last-event-id: {self.answer_id}.{self.read}\r\n"
-        self._head, self._buffer = True, b""
+        elif self.last_event:
+            head += f"last-event-id: {self.answer_id}.{self.last_event}\r\n"
+        self._expects_head = True
+        self._buffer = b""
         transport, _ = await asyncio.get_running_loop().create_connection(lambda: self, self._host, self._port)
         transport.write(f"{head}authorization: Bearer {self.token}\r\n\r\n".encode() + body)
 
-    def stall(self, *, stalled: bool) -> None:
-        """Stop or resume reading."""
+    def pause(self) -> None:
+        """Stop reading."""
         if self._transport is not None and not self._transport.is_closing():
-            if stalled:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def leave(self) -> None:
-        self.ended.set()
+        self.has_ended.set()
         if self._transport is not None:
             self._transport.abort()
 
@@ -125,40 +132,41 @@ class Reader(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        if self._head:
+        if self._expects_head:
             head, end, rest = self._buffer.partition(b"\r\n\r\n")
             if not end:
                 return
             if b" 200 " not in head[:20]:
-                self.refused += 1
+                self.refusals += 1
                 if self._transport is not None:
                     self._transport.close()
                 return
-            self._head, self._buffer = False, rest
+            self._expects_head = False
+            self._buffer = rest
         *events, self._buffer = re.split(rb"\r?\n\r?\n", self._buffer)
         for event in events:
-            self._take(event)
+            self._handle(event)
 
-    def _take(self, event: bytes) -> None:
+    def _handle(self, event: bytes) -> None:
         fields = dict(line.partition(b": ")[::2] for line in event.splitlines())
         if b"id" not in fields:  # a heartbeat
             return
         answer_id, _, n = fields[b"id"].decode("ascii").rpartition(".")
-        self.in_order = self.in_order and int(n) == self.read + 1
-        self.read = int(n)
+        self.is_in_order = self.is_in_order and int(n) == self.last_event + 1
+        self.last_event = int(n)
         self.answer_id = answer_id
         self.digest.update(fields[b"event"] + b"\n" + fields[b"data"] + b"\n")
-        self.begun.set()
+        self.has_begun.set()
         if fields[b"event"] == b"token":
-            self.spoke.set()
+            self.has_token.set()
         if fields[b"event"] in {b"done", b"error"}:
-            self.ended.set()
+            self.has_ended.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
-        if not self.ended.is_set():
-            self.came_back += 1
-            asyncio.get_running_loop().call_later(AGAIN_SECONDS, lambda: asyncio.ensure_future(self.connect()))
+        if not self.has_ended.is_set():
+            self.reconnects += 1
+            asyncio.get_running_loop().call_later(RECONNECT_SECONDS, lambda: asyncio.ensure_future(self.connect()))
 
 
 @dataclass(slots=True)
@@ -167,29 +175,30 @@ class Readers:
 
     replicas: tuple[RunningProduct, RunningProduct]
     all: list[Reader] = field(default_factory=list)
-    _asked: int = 0
+    _customers: int = 0
 
     def token(self) -> str:
         """Return a token for a new customer."""
-        self._asked += 1
+        self._customers += 1
         roles, groups = frozenset({"customer"}), frozenset({"customers"})
-        who = Principal(tenant=TENANT, sub=f"reader-{self._asked}", roles=roles, groups=groups)
-        return self.replicas[0].signer.token(who)[0]
+        customer = Principal(tenant=TENANT, sub=f"reader-{self._customers}", roles=roles, groups=groups)
+        return self.replicas[0].signer.token(customer)[0]
 
     async def ask(self, n: int, *, others: int) -> None:
         """Ask on one replica, and let others follow the answer, alternating between the replicas."""
         token = self.token()
         first = Reader(self.replicas[n % 2].url, token)
         await first.connect()
-        await first.begun.wait()
-        along = [Reader(self.replicas[(n + k) % 2].url, token, first.answer_id) for k in range(1, others + 1)]
-        for reader in along:
-            await reader.connect()
-        self.all += [first, *along]
+        await first.has_begun.wait()
+        followers = [Reader(self.replicas[(n + k) % 2].url, token, first.answer_id) for k in range(1, others + 1)]
+        for follower in followers:
+            await follower.connect()
+        self.all += [first, *followers]
 
-    async def another_asks(self, process: Executor, questions: int, *, every: float) -> list[float]:
-        """Return the seconds to the first token of each question by another customer."""
-        urls, tokens = [replica.url for replica in self.replicas], [self.token() for _ in range(questions)]
+    async def other_customer(self, process: Executor, questions: int, *, every: float) -> list[float]:
+        """Let another customer ask in a process; return the seconds to the first token of each question."""
+        urls = [replica.url for replica in self.replicas]
+        tokens = [self.token() for _ in range(questions)]
         return await asyncio.get_running_loop().run_in_executor(process, first_tokens, urls, tokens, every)
 
 
@@ -200,28 +209,28 @@ def first_tokens(urls: Sequence[str], tokens: Sequence[str], every: float) -> li
         seconds: list[float] = []
         for n, token in enumerate(tokens):
             began = time.perf_counter()
-            asking = Reader(urls[n % len(urls)], token)
-            await asking.connect()
-            await asking.spoke.wait()
+            reader = Reader(urls[n % len(urls)], token)
+            await reader.connect()
+            await reader.has_token.wait()
             seconds.append(time.perf_counter() - began)
-            asking.leave()
+            reader.leave()
             await asyncio.sleep(every)
         return seconds
 
     return asyncio.run(ask())
 
 
-async def at_once(most: int, work: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Run all of the work, at most `most` items at once."""
-    places = anyio.CapacityLimiter(most)
+async def run_concurrently(most: int, jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Run all jobs, at most `most` at once."""
+    limiter = anyio.CapacityLimiter(most)
 
-    async def do(one: Callable[[], Awaitable[None]]) -> None:
-        async with places:
-            await one()
+    async def run(job: Callable[[], Awaitable[None]]) -> None:
+        async with limiter:
+            await job()
 
     async with anyio.create_task_group() as tasks:
-        for one in work:
-            tasks.start_soon(do, one)
+        for job in jobs:
+            tasks.start_soon(run, job)
 
 
 @asynccontextmanager
@@ -230,13 +239,13 @@ async def two_replicas(spec: ProductSpec, plan: ReadersPlan) -> AsyncGenerator[t
     other = replace(spec, data=spec.data / "second")
     ignored = ignore_patterns("logs", "redis", "second")
     await anyio.to_thread.run_sync(partial(copytree, spec.data, other.data, ignore=ignored))
-    said = ("a reader reads on " * plan.answer_tokens)[: plan.answer_tokens]
-    slow = Behaviour(slots=8000, answer=said, token_seconds=TOKEN_SECONDS, probe=0.99)
+    text = ("a reader reads on " * plan.answer_tokens)[: plan.answer_tokens]
+    slow = Behaviour(slots=8000, answer=text, token_seconds=TOKEN_SECONDS, probe=0.99)
     profile = spec.data / "readers.yaml"
     profile.write_text(PROFILE, "utf-8")
     async with started_part(run_scripted_model(spec, slow)) as model:
         _, public = key_pair(spec.data)
-        same = {
+        settings = {
             **await anyio.to_thread.run_sync(scripted_settings, spec),
             **SETTINGS,
             "LLM_PROFILE": str(profile),
@@ -245,39 +254,39 @@ async def two_replicas(spec: ProductSpec, plan: ReadersPlan) -> AsyncGenerator[t
             "DATABASE_URL": f"sqlite+aiosqlite:///{spec.data / 'bank.db'}",
         }
         async with (
-            started_part(run_product(spec, model, **same)) as first,
-            started_part(run_replica(other, model, first, **same)) as second,
+            started_part(run_product(spec, model, **settings)) as first,
+            started_part(run_replica(other, model, first, **settings)) as second,
         ):
             yield first, second
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Measurements while all read: the other customer's first tokens, the replicas' memory, and who still reads."""
+class BesideReaders:
+    """Measurements while all read: first tokens and the replicas' memory, and the number of readers at their end."""
 
     first_tokens: Sequence[float]
     resident: Sequence[Sequence[float]]
-    still: int
+    still_reading: int
 
 
-async def hold(crowd: Readers, another_asks: Callable[[], Awaitable[list[float]]]) -> Held:
-    """Measure beside the readers while one in STALLED of them has stopped reading."""
+async def measure_beside(crowd: Readers, other_customer: Callable[[], Awaitable[list[float]]]) -> BesideReaders:
+    """Let another customer ask while one in STALL_EVERY readers has stopped reading."""
     first, second = (replica.pids["chatbot"] for replica in crowd.replicas)
-    stalled = crowd.all[::STALLED]
+    stalled = crowd.all[::STALL_EVERY]
     async with sampled_memory(first) as first_resident, sampled_memory(second) as second_resident:
         for reader in stalled:
-            reader.stall(stalled=True)
-        seconds = await another_asks()
+            reader.pause()
+        seconds = await other_customer()
         for reader in stalled:
-            reader.stall(stalled=False)
-        still = sum(not reader.ended.is_set() for reader in crowd.all)
-    return Held(seconds, (first_resident, second_resident), still)
+            reader.resume()
+        still_reading = sum(not reader.has_ended.is_set() for reader in crowd.all)
+    return BesideReaders(seconds, (first_resident, second_resident), still_reading)
 
 
 async def readers(plan: ReadersPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
-    """Measure the other customer alone and beside the readers, who are held and then read to the end."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
-    answers = min(plan.answers, most // plan.readers_each)
+    """Measure the other customer alone and beside the readers, who then read to the end."""
+    most_readers = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
+    answers = min(plan.answers, most_readers // plan.readers_each)
     async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console):
         pass
     async with AsyncExitStack() as parts:
@@ -286,33 +295,33 @@ async def readers(plan: ReadersPlan, spec: ProductSpec, settings: Settings, cons
         crowd = Readers(replicas)
         every = plan.seconds / plan.questions
         console.print("another customer alone", highlight=False)
-        await crowd.another_asks(process, 10, every=0)
-        alone = await crowd.another_asks(process, plan.questions, every=every)
+        await crowd.other_customer(process, 10, every=0)
+        alone = await crowd.other_customer(process, plan.questions, every=every)
         # Real readers use other machines than the bank, so this process yields to all others.
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         console.print(f"{answers} answers, {plan.readers_each} readers each", highlight=False)
         began = time.perf_counter()
         asks = [partial(crowd.ask, n, others=plan.readers_each - 1) for n in range(answers)]
-        await at_once(plan.opened_at_once, asks)
-        opened = time.perf_counter() - began
-        running = sum(not reader.ended.is_set() for reader in crowd.all)
-        console.print(f"{running} read after {opened:.0f} s; another customer beside them", highlight=False)
-        held = await hold(crowd, partial(crowd.another_asks, process, plan.questions, every=every))
-        console.print("everybody reads to the end", highlight=False)
+        await run_concurrently(plan.opened_at_once, asks)
+        opened_after = time.perf_counter() - began
+        running = sum(not reader.has_ended.is_set() for reader in crowd.all)
+        console.print(f"{running} read after {opened_after:.0f} s; another customer beside them", highlight=False)
+        beside = await measure_beside(crowd, partial(crowd.other_customer, process, plan.questions, every=every))
+        console.print("all readers read to the end", highlight=False)
         with anyio.fail_after(3 * TOKEN_SECONDS * plan.answer_tokens):
             for reader in crowd.all:
-                await reader.ended.wait()
+                await reader.has_ended.wait()
     return [
         BenchFigure(name="readers at once, in the beginning", value=running, unit=f"of {answers * plan.readers_each}"),
-        BenchFigure(name="readers at once, in the end", value=held.still, unit="readers", least=running),
+        BenchFigure(name="readers at once, in the end", value=beside.still_reading, unit="readers", least=running),
         BenchFigure(name="answers", value=answers, unit="answers"),
         BenchFigure(name="another's first token alone, median", value=quantile(alone, 0.5), unit="s"),
         BenchFigure(name="another's first token alone, p95", value=quantile(alone, 0.95), unit="s"),
-        *first_token_figures(held.first_tokens, alone),
-        *(growth(n, resident) for n, resident in enumerate(held.resident)),
-        BenchFigure(name="readers who lost, doubled or differed in an event", value=lost(crowd.all), unit="", most=0),
-        BenchFigure(name="connections that broke", value=sum(reader.came_back for reader in crowd.all), unit=""),
-        BenchFigure(name="of them refused", value=sum(reader.refused for reader in crowd.all), unit=""),
+        *first_token_figures(beside.first_tokens, alone),
+        *(growth(n, resident) for n, resident in enumerate(beside.resident)),
+        BenchFigure(name="readers with wrong events", value=wrong_readers(crowd.all), unit="", most=0),
+        BenchFigure(name="broken connections", value=sum(reader.reconnects for reader in crowd.all), unit=""),
+        BenchFigure(name="of them refused", value=sum(reader.refusals for reader in crowd.all), unit=""),
     ]
 
 
@@ -334,15 +343,15 @@ def growth(n: int, resident: Sequence[float]) -> BenchFigure:
     return BenchFigure(name=name, value=100 * (after / before - 1), unit="%", most=5)
 
 
-def lost(everybody: Sequence[Reader]) -> int:
-    """Return how many readers got other events than their answer's first reader, or repeated or out of order."""
+def wrong_readers(readers: Sequence[Reader]) -> int:
+    """Return the number of readers with missing, repeated or unordered events, or others than the first reader's."""
     by_answer: defaultdict[str, list[Reader]] = defaultdict(list)
-    for reader in everybody:
+    for reader in readers:
         by_answer[reader.answer_id].append(reader)
     return sum(
-        not reader.in_order or reader.digest.digest() != together[0].digest.digest()
-        for together in by_answer.values()
-        for reader in together
+        not reader.is_in_order or reader.digest.digest() != group[0].digest.digest()
+        for group in by_answer.values()
+        for reader in group
     )
 
 

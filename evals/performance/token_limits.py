@@ -183,16 +183,16 @@ class Visit:
     admitted: list[tuple[float, int]] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
 
-    async def make(self) -> None:
+    async def run(self) -> None:
         """Open a window, return near its end, then spend and wait twice."""
         await self.ask()
         await anyio.sleep(RETURN_SECONDS)
         for _ in range(2):
             refused = await self.spend()
-            since = time.monotonic()
+            refused_at = time.monotonic()
             while await self.refusal() is not None:  # noqa: ASYNC110  only the limiter knows
                 await anyio.sleep(RETRY_SECONDS)
-            self.waits.append(Wait(retry_after=refused.retry_after, true=time.monotonic() - since))
+            self.waits.append(Wait(retry_after=refused.retry_after, true=time.monotonic() - refused_at))
 
     async def spend(self) -> Refused:
         """Ask many times at once, then one by one, until a question is refused while no other is running."""
@@ -219,21 +219,25 @@ class Visit:
         Raises:
             Refused: the caller is over the limit.
         """
-        at = time.monotonic()
-        self.admitted.append((at, await self.limiter.ask(self.caller, QUESTIONS[self.language])))
+        asked_at = time.monotonic()
+        tokens = await self.limiter.ask(self.caller, QUESTIONS[self.language])
+        self.admitted.append((asked_at, tokens))
 
-    def most(self, seconds: float) -> int:
+    def most_tokens(self, seconds: float) -> int:
         """Return the most tokens admitted in any window of this many seconds."""
-        return max(sum(n for at, n in self.admitted if start <= at < start + seconds) for start, _ in self.admitted)
+        return max(self._tokens_between(start, start + seconds) for start, _ in self.admitted)
+
+    def _tokens_between(self, start: float, end: float) -> int:
+        return sum(tokens for asked_at, tokens in self.admitted if start <= asked_at < end)
 
 
 @asynccontextmanager
-async def serve_model(counted: Callable[[str], int], port: int) -> AsyncGenerator[None]:
+async def serve_model(count_tokens: Callable[[str], int], port: int) -> AsyncGenerator[None]:
     """Serve the model stub, which counts prompt tokens like a real model, while the block runs."""
 
     async def complete(request: web.Request) -> web.Response:
         body = await request.json()
-        prompt_tokens = sum(counted(message["content"]) for message in body["messages"])
+        prompt_tokens = sum(count_tokens(message["content"]) for message in body["messages"])
         await anyio.sleep(ANSWER_SECONDS)
         return web.json_response(
             {
@@ -263,48 +267,47 @@ async def serve_model(counted: Callable[[str], int], port: int) -> AsyncGenerato
         await runner.cleanup()
 
 
-async def measure(proxy: str, model_port: int, redis_url: str, counted: Callable[[str], int]) -> Sequence[Visit]:
+async def measure(proxy: str, model_port: int, redis_url: str, count_tokens: Callable[[str], int]) -> Sequence[Visit]:
     """Run the visits of all callers concurrently."""
-    upstream, limit = f"http://127.0.0.1:{model_port}", UNLIMITED.model_copy(update={"tokens_per_minute": LIMIT})
-    limits = LedgerSettings(limits=LimitSettings(tenant=UNLIMITED, user=limit, model=UNLIMITED))
+    user_limit = UNLIMITED.model_copy(update={"tokens_per_minute": LIMIT})
+    limits = LedgerSettings(limits=LimitSettings(tenant=UNLIMITED, user=user_limit, model=UNLIMITED))
     breaker = RedisBreaker(RedisBreakerSettings(slow_after=10))
     async with (
-        serve_model(counted, model_port),
+        serve_model(count_tokens, model_port),
         open_redis(redis_url) as client,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
     ):
-        theirs, ours = (
-            LiteLlmProxy(http, proxy),
-            LedgerLimiter(
-                http, upstream, Ledger(client, breaker, limits, deferred=DeferredWrites(DeferredSettings())), counted
-            ),
-        )
+        ledger = Ledger(client, breaker, limits, deferred=DeferredWrites(DeferredSettings()))
+        limiters: Mapping[str, Limiter] = {
+            "LiteLLM": LiteLlmProxy(http, proxy),
+            "ours": LedgerLimiter(http, f"http://127.0.0.1:{model_port}", ledger, count_tokens),
+        }
         visits = [
             Visit(limiter=limiter, name=name, language=language)
             for language in QUESTIONS
-            for name, limiter in (("LiteLLM", theirs), ("ours", ours))
+            for name, limiter in limiters.items()
         ]
         async with anyio.create_task_group() as tasks:
             for visit in visits:
-                tasks.start_soon(visit.make)
+                tasks.start_soon(visit.run)
     return visits
 
 
-def table(visits: Sequence[Visit], counted: Callable[[str], int]) -> str:
+def table(visits: Sequence[Visit], count_tokens: Callable[[str], int]) -> str:
     """Return the results as a Markdown table."""
     lines = [
         "| limiter | question (tokens, characters ÷ 4) | most admitted in any 60 s | over the limit "
-        "| Retry-After told | true wait |",
+        "| Retry-After | true wait |",
         "|---|---|---|---|---|---|",
     ]
     for visit in visits:
         question = QUESTIONS[visit.language]
-        size = f"{visit.language} ({counted(question)}, {len(question) // 4})"
-        most = visit.most(60)
-        named = ", then ".join(f"{wait.retry_after:.1f} s" for wait in visit.waits)
-        true = ", then ".join(f"{wait.true:.1f} s" for wait in visit.waits)
+        size = f"{visit.language} ({count_tokens(question)}, {len(question) // 4})"
+        most = visit.most_tokens(60)
+        retry_after = ", then ".join(f"{wait.retry_after:.1f} s" for wait in visit.waits)
+        true_wait = ", then ".join(f"{wait.true:.1f} s" for wait in visit.waits)
         over = f"{most / LIMIT:.2f} ×" if most > LIMIT else "never"
-        lines.append(f"| {visit.name} | {size} | {most:,} | {over} | {named} | {true} |")
+        lines.append(f"| {visit.name} | {size} | {most:,} | {over} | {retry_after} | {true_wait} |")
     return "\n".join(lines)
 
 
@@ -314,10 +317,10 @@ def compare(litellm: Path, environment: Mapping[str, str]) -> str:
     Raises:
         ProductNotStarted: a part did not start.
     """
-    count, _ = read_tokenizer(Settings().weights_dir.expanduser() / "cpu-small")
+    count_text_tokens, _ = read_tokenizer(Settings().weights_dir.expanduser() / "cpu-small")
 
-    def counted(question: str) -> int:
-        return count(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
+    def count_tokens(question: str) -> int:
+        return count_text_tokens(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
 
     with tempfile.TemporaryDirectory(prefix="token-limits-") as folder:
         data, port, model_port = Path(folder), free_port(), free_port()
@@ -332,8 +335,8 @@ def compare(litellm: Path, environment: Mapping[str, str]) -> str:
             log, proxy = data / "litellm.log", f"http://127.0.0.1:{port}"
             with run_process(command, log=log, environment={**environment, **settings}) as process:
                 wait_until(lambda: answers_200(f"{proxy}/health/liveliness"), process, log=log)
-                visits = anyio.run(partial(measure, proxy, model_port, redis_url, counted))
-    return table(visits, counted)
+                visits = anyio.run(partial(measure, proxy, model_port, redis_url, count_tokens))
+    return table(visits, count_tokens)
 
 
 def main(

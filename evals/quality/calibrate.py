@@ -176,9 +176,9 @@ def _case(
 ) -> Case:
     answer = check.answer()
     is_asked = bool(recorded.probes) and not check.is_never_asked()
-    if not is_asked or (recorded.said is not None and answer.refused):
+    if not is_asked or (recorded.model_text is not None and answer.refused):
         outcome = Outcome.REFUSED
-    elif recorded.said is None:
+    elif recorded.model_text is None:
         outcome = Outcome.UNASKED
     elif sample.unanswerable:
         outcome = Outcome.INVENTED

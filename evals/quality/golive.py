@@ -117,7 +117,7 @@ def _use(calibration: Calibration, result: CalibrationResult) -> Iterator[str]:
     yield (
         f"Set `CALIBRATION_FILE` to the file beside this page. It is valid for {', '.join(calibration.models)} with "
         f"{calibration.embedder} and the probe `{calibration.probe}`. With others, the log has `calibration_mismatch`, "
-        "and the model's probes alone decide. Calibrate again for another model, embedder or prompt, or other documents."
+        "and the model's probes alone decide. Calibrate again for another model, embedder, prompt or other documents."
     )
     yield ", ".join(f"{name} {value:g}" for name, value in result.weights.model_dump().items())
 

@@ -140,7 +140,7 @@ async def record(
                     for sample in missing:
                         await slots.acquire()
                         tasks.start_soon(ask, sample, partial(progress.advance, task))
-    return recording.whole(sample.id for sample in samples)
+    return recording.recording_of(sample.id for sample in samples)
 
 
 def require_same_header(path: Path, header: RecordingHeader) -> None:
@@ -226,7 +226,7 @@ class Recorder:
             unknown=round(unknown, 4),
             wording=result.query,
             standalone=result.standalone,
-            said=text,
+            model_text=text,
             choices=await self.choices(question, result.hits[: prompt.passages], prompt.before),
         )
 

@@ -85,7 +85,7 @@ class RecordedAnswerCheck:
 
     def answer(self) -> CustomerAnswer:
         """Return the answer that the customer would see."""
-        evidence, text = self.evidence(), self._recorded.said
+        evidence, text = self.evidence(), self._recorded.model_text
         if evidence is Evidence.NONE:
             return self._customer_answer("", [], finish_reason="refused")
         if self._settings.answer is AnswerMode.QUOTE or evidence is Evidence.NEAR or text is None:
@@ -97,7 +97,7 @@ class RecordedAnswerCheck:
 
     def altered_numbers_shown(self) -> Iterator[bool]:
         """Yield for each altered number whether the checks show it."""
-        text = plain_text(self._recorded.said or "")
+        text = plain_text(self._recorded.model_text or "")
         for start, end, wrong in list(self._altered_numbers(text))[:MOST_ALTERED]:
             checks, _ = self._checked(text[:start] + wrong + text[end:])
             whole_number = rf"(?<![\d.,]){re.escape(wrong)}(?!\d|[.,]\d)"

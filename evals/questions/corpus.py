@@ -1,6 +1,7 @@
 """Load a data set's corpus into a temporary index with the product's own `ingest load`."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -70,18 +71,18 @@ async def backdate_visibility(outcomes: Sequence[LoadOutcome], index: Index, *, 
     An approval doesn't apply to past days, and questions with `as_of` ask about the version valid then.
     """
     dated = [(outcome.key, outcome.file.metadata.effective_from) for outcome in outcomes if outcome.key]
-    by_begin = sorted(
+    by_start = sorted(
         ((key.document_id, midnight(day, zone), key) for key, day in dated if day is not None),
         key=itemgetter(0, 1),
     )
-    for (document_id, begins, key), following in zip_longest(by_begin, by_begin[1:]):
+    for (document_id, start, key), following in zip_longest(by_start, by_start[1:]):
         until = following[1] if following and following[0] == document_id else None
-        if begins <= now:
+        if start <= now:
             await index.set_visibility(
                 tenant=key.tenant,
                 document_id=document_id,
                 version=key.version,
-                visible_from=begins,
+                visible_from=start,
                 visible_until=until,
             )
 
@@ -96,20 +97,20 @@ def document_ids(corpus: Sequence[CorpusEntry]) -> dict[str, str]:
 def corpus_files(corpus: Sequence[CorpusEntry], entries: Mapping[str, str], folder: Path) -> list[SourceFile]:
     """Write each entry as a text file, and return the files for `ingest load`."""
     folder.mkdir(parents=True, exist_ok=True)
-    repeats: dict[str, int] = {}
+    copies: Counter[str] = Counter()
     files = []
     for document_id, entry in zip(entries, corpus, strict=True):
-        repeats[entry.text] = repeats.get(entry.text, -1) + 1
         path = folder / f"{document_id}.txt"
         # The catalogue accepts identical bytes only once, so trailing blank lines distinguish repeated entries.
-        path.write_text(entry.text + "\n" * repeats[entry.text], "utf-8")
+        path.write_text(entry.text + "\n" * copies[entry.text], "utf-8")
+        copies[entry.text] += 1
         title = " ".join(entry.title.split())[:300] or None
         files.append(SourceFile(path=path, name=path.name, document_id=document_id, metadata=Metadata(title=title)))
     return files
 
 
 def require_loaded(outcomes: Sequence[LoadOutcome], *, may_be_refused: bool) -> int:
-    """Return the number of entries refused by screening (if `may_be_refused`: a web corpus contains sample code).
+    """Return the number of entries that screening refused; `may_be_refused`: a web corpus contains sample code.
 
     An entry without any text (a bare number) is left out, as in production.
 

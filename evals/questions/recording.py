@@ -69,25 +69,19 @@ class RecordedPassage(msgspec.Struct, frozen=True, kw_only=True, tag="passage", 
 
 
 class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer", omit_defaults=True):
-    """A question's evidence and the model's answer `said`, or None if the model was not asked for one.
-
-    `dense` and `terms` are the two scores of each hit, `scores` the fused one, `probes` the model's probabilities of
-    "yes", `unknown` the share of the question's topics missing from the passage that has most of them, `choices` the
-    model's probabilities of each unit's number, in both orders. `standalone` is the question rewritten to be understood
-    alone.
-    """
+    """A question's evidence and the model's answer."""
 
     id: str
     passages: tuple[tuple[str, int, int], ...] = ()
-    dense: tuple[float, ...] = ()
-    terms: tuple[float, ...] = ()
-    probes: tuple[float, ...] = ()
-    unknown: float = 0.0
-    wording: str = ""
-    said: str | None = None
-    scores: tuple[float, ...] = ()
-    choices: tuple[tuple[float, ...], ...] = ()
-    standalone: str = ""
+    dense: tuple[float, ...] = ()  # the cosine of each hit
+    terms: tuple[float, ...] = ()  # the term score of each hit
+    probes: tuple[float, ...] = ()  # the model's probabilities of "yes"
+    unknown: float = 0.0  # the share of the question's topics missing from the passage that has most of them
+    wording: str = ""  # the words that select the quoted units
+    model_text: str | None = msgspec.field(name="said", default=None)  # None if the model was not asked for an answer
+    scores: tuple[float, ...] = ()  # the fused score of each hit
+    choices: tuple[tuple[float, ...], ...] = ()  # the model's probabilities of each unit's number, in both orders
+    standalone: str = ""  # the question rewritten to be understood alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +116,9 @@ def recording_header(dataset: Dataset, *, model: str, profile: str, embedder: st
 
 def documents_digest(dataset: Path) -> str:
     """Return a digest of a data set's documents or corpus; any change of a document's name or bytes changes it."""
-    digest, documents = hashlib.sha256(), dataset / "documents"
+    documents = dataset / "documents"
     folder, pattern = (documents, "**/*") if documents.is_dir() else (dataset, "corpus.jsonl")
+    digest = hashlib.sha256()
     for path in sorted(path for path in folder.glob(pattern) if path.is_file()):
         digest.update(f"{path.relative_to(folder)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
     return digest.hexdigest()[:16]
@@ -153,10 +148,10 @@ class PartialRecording:
         with self._path.open("ab") as file:
             file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
-    def whole(self, ids: Iterable[str]) -> Recording:
+    def recording_of(self, ids: Iterable[str]) -> Recording:
         """Return the recording of these questions in order, each after its evidence without its documents."""
-        named = (name for sample_id in ids for name in (without_documents(sample_id), sample_id))
-        answers = tuple(self.answers[name] for name in named if name in self.answers)
+        answer_ids = (answer_id for sample_id in ids for answer_id in (without_documents(sample_id), sample_id))
+        answers = tuple(self.answers[answer_id] for answer_id in answer_ids if answer_id in self.answers)
         return Recording(header=self._header, passages=dict(self._passages), answers=answers)
 
     def _read_former(self) -> Recording | None:
@@ -203,5 +198,5 @@ def read_recording(path: Path) -> Recording:
     passages = {line.key: line for line in lines if isinstance(line, RecordedPassage)}
     answers = tuple(line for line in lines if isinstance(line, RecordedAnswer))
     if len(headers) != 1 or any(key not in passages for answer in answers for key in answer.passages):
-        raise RecordingBroken(f"{path}: one line says how it was made, and every passage of an answer is there")
+        raise RecordingBroken(f"{path} must have exactly one header, and every passage that an answer names")
     return Recording(header=headers[0], passages=passages, answers=answers)

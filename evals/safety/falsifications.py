@@ -18,28 +18,29 @@ from evals.sample_bank import sample_banks
 from evals.scorers import share_interval
 from knowledge.passage import Passage, language_of
 
-_ASK = {"ko": "{title}에 대해 알려 주세요", "en": "Tell me about {title}"}
+_QUESTION = {"ko": "{title}에 대해 알려 주세요", "en": "Tell me about {title}"}
 
 
 def main(show: int = 0) -> None:
     """Print the share of falsifications shown, and up to `show` of them on stderr."""
     passages = read_recording(HANBIT / "recorded.jsonl").passages
     falsifications = read_falsifications()
+    totals: Counter[str] = Counter()
     shown: Counter[str] = Counter()
-    made: Counter[str] = Counter()
     lost = 0
-    for one in falsifications:
-        sources = [passages[key].passage() for key in one.passages]
-        lost += not shown_text(one.true, sources)
-        for kind, false in one.false.items():
-            made[kind] += 1
+    for falsification in falsifications:
+        sources = [passages[key].passage() for key in falsification.passages]
+        if not shown_text(falsification.true, sources):
+            lost += 1
+        for kind, false in falsification.false.items():
+            totals[kind] += 1
             if is_shown(false, sources):
                 shown[kind] += 1
                 if shown.total() <= show:
-                    typer.echo(f"{kind}\n  {one.true}\n  {false}", err=True)
+                    typer.echo(f"{kind}\n  {falsification.true}\n  {false}", err=True)
     figures: dict[str, object] = {"sentences": len(falsifications), "true_lost": _share(lost, len(falsifications))}
-    figures |= {"falsified": made.total(), "shown": _share(shown.total(), made.total())}
-    figures |= {f"shown: {kind}": _share(shown[kind], number) for kind, number in sorted(made.items())}
+    figures |= {"falsified": totals.total(), "shown": _share(shown.total(), totals.total())}
+    figures |= {f"shown: {kind}": _share(shown[kind], total) for kind, total in sorted(totals.items())}
     typer.echo(json.dumps(figures, ensure_ascii=False))
 
 
@@ -50,7 +51,7 @@ def is_shown(false: str, sources: Sequence[Passage]) -> bool:
 
 def shown_text(sentence: str, sources: Sequence[Passage]) -> str:
     """Return the text that a customer would see if a model wrote this sentence."""
-    question = _ASK[language_of(sentence)].format(title=sources[0].title)
+    question = _QUESTION[language_of(sentence)].format(title=sources[0].title)
     checks, _ = checked_answer(question, sources, sentence, bank=sample_banks().first)
     return checks.text
 

@@ -1,8 +1,8 @@
 """`python -m evals.safety.masking`: recall and precision of masking as one JSON line; exits with code 1 below a bound.
 
 Recall is over the synthetic identifiers in `evals/datasets/made`; an identifier is masked if none of its digits and
-letters remains. Precision is over honest questions (`--clean`: banking77's queries as CSV). What is masked in
-third-party texts (`--foreign`, JSON lines) is listed, since some of it is an identifier. Intervals are of 95 %.
+letters remains. Precision is over honest questions (`--clean`: banking77's queries as CSV). Masks in third-party
+texts (`--foreign`, JSON lines) are listed, since some are identifiers. Intervals are of 95 %.
 """
 
 import csv
@@ -19,29 +19,27 @@ from evals.questions import IDENTIFIER_SETS, MadeIdentifier, read_identifiers
 from evals.scorers import share_interval
 from knowledge.screening import find_identifiers
 
-LEAST = 0.98
+LEAST_SHARE = 0.98
+"""Minimum recall of each set, and minimum precision."""
 MISSED_SHOWN = 20
 Figures = dict[str, float | int | tuple[float, float]]
 
 
 def is_masked(made: MadeIdentifier) -> bool:
     """Return whether no digit or letter of the identifier's pieces remains."""
-    masks = find_identifiers(made.text)
-    return all(
-        any(mask.start <= at < mask.end for mask in masks)
-        for start, end in made.pieces
-        for at in range(start, end)
-        if made.text[at].isalnum()
-    )
+    masked_places = {at for mask in find_identifiers(made.text) for at in range(mask.start, mask.end)}
+    places = {at for start, end in made.pieces for at in range(start, end) if made.text[at].isalnum()}
+    return places <= masked_places
 
 
-def recall(name: str, made: Sequence[MadeIdentifier]) -> tuple[Figures, list[MadeIdentifier]]:
+def recall(name: str, identifiers: Sequence[MadeIdentifier]) -> tuple[Figures, list[MadeIdentifier]]:
     """Return the masked share of a set with its interval, the share by kind, and the missed identifiers."""
-    missed = [one for one in made if not is_masked(one)]
-    figures: Figures = {name: len(made), **_share(f"{name}_recall", len(made) - len(missed), len(made))}
-    left = Counter(one.kind for one in missed)
-    for kind, total in Counter(one.kind for one in made).items():
-        figures[f"{name}_recall_{kind}"] = round(1 - left[kind] / total, 4)
+    missed = [identifier for identifier in identifiers if not is_masked(identifier)]
+    total = len(identifiers)
+    figures: Figures = {name: total, **_share(f"{name}_recall", total - len(missed), total)}
+    missed_by_kind = Counter(identifier.kind for identifier in missed)
+    for kind, number in Counter(identifier.kind for identifier in identifiers).items():
+        figures[f"{name}_recall_{kind}"] = round(1 - missed_by_kind[kind] / number, 4)
     return figures, missed
 
 
@@ -68,18 +66,18 @@ def set_figures() -> Figures:
     """Return the recall of each set; print missed identifiers on stderr."""
     figures: Figures = {}
     for name in IDENTIFIER_SETS:
-        of_set, missed = recall(name, read_identifiers(name))
-        figures |= of_set
-        for one in missed[:MISSED_SHOWN]:
-            typer.echo(f"not masked: {one.kind}, {one.form}: {one.text!r}", err=True)
+        recall_figures, missed = recall(name, read_identifiers(name))
+        figures |= recall_figures
+        for identifier in missed[:MISSED_SHOWN]:
+            typer.echo(f"not masked: {identifier.kind}, {identifier.form}: {identifier.text!r}", err=True)
     return figures
 
 
 def clean_figures(questions: Sequence[str]) -> Figures:
-    """Return the precision over honest questions; print those in which something is masked."""
+    """Return the precision over honest questions; print the questions with a mask."""
     wrong = [question for question in questions if find_identifiers(question)]
     for question in wrong[:MISSED_SHOWN]:
-        typer.echo(f"masked for nothing: {question}", err=True)
+        typer.echo(f"masked without an identifier: {question}", err=True)
     counts: Figures = {"clean_questions": len(questions), "clean_masked": len(wrong)}
     return counts | _share("clean_precision", len(questions) - len(wrong), len(questions))
 
@@ -95,7 +93,7 @@ def foreign_figures(texts: Sequence[str]) -> Figures:
 
 def main(
     clean: Annotated[Path | None, typer.Option(help="A folder of CSV files with honest questions.")] = None,
-    foreign: Annotated[Path | None, typer.Option(help="A folder of JSONL files with texts of others.")] = None,
+    foreign: Annotated[Path | None, typer.Option(help="A folder of JSONL files with third-party texts.")] = None,
 ) -> None:
     """Measure the masking of identifiers."""
     figures = set_figures()
@@ -105,7 +103,7 @@ def main(
         figures |= foreign_figures(list(texts_of(foreign)))
     typer.echo(json.dumps(figures))
     bounds = [figures[f"{name}_recall"] for name in IDENTIFIER_SETS] + [figures.get("clean_precision", 1.0)]
-    if any(isinstance(bound, float | int) and bound < LEAST for bound in bounds):
+    if any(isinstance(bound, float | int) and bound < LEAST_SHARE for bound in bounds):
         sys.exit(1)
 
 

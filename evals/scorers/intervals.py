@@ -12,8 +12,8 @@ ROUNDS = 10_000
 """Resamples for the mean of one measure; an interval's ends vary by less than a tenth of its width."""
 ROUNDS_OF_A_SUMMARY = 1_000
 """Resamples for a whole summary, which recomputes every figure."""
-_AT_ONCE = 2_000_000
-"""Draws in memory at once."""
+_MOST_DRAWS = 2_000_000
+"""Maximum draws in memory."""
 
 T = TypeVar("T")
 
@@ -47,13 +47,13 @@ def intervals(
     rows: Sequence[T], figures: Callable[[Sequence[T]], Mapping[str, float | int | str | None]], *, seed: int = 0
 ) -> dict[str, Interval]:
     """Return an interval for each float of `figures`; integers are counts and have none."""
-    measured = figures(rows)
     rng = np.random.default_rng(seed)
-    samples: dict[str, list[float]] = {name: [] for name, value in measured.items() if isinstance(value, float)}
+    samples: dict[str, list[float]] = {name: [] for name, value in figures(rows).items() if isinstance(value, float)}
     for _ in range(ROUNDS_OF_A_SUMMARY if samples else 0):
-        drawn = figures([rows[n] for n in rng.integers(0, len(rows), len(rows))])
+        resampled = figures([rows[n] for n in rng.integers(0, len(rows), len(rows))])
         for name, values in samples.items():
-            if isinstance(value := drawn[name], float):  # a resample may have no question with this measure
+            value = resampled[name]
+            if isinstance(value, float):  # a resample may have no question with this measure
                 values.append(value)
     return {name: _middle(np.asarray(values)) for name, values in samples.items() if values}
 
@@ -66,7 +66,8 @@ def share_interval(hits: int, total: int) -> Interval:
     """
     if total < 1:
         raise ValueError("a share of no rows has no interval")
-    z, share = 1.959964, hits / total
+    z = 1.959964  # the 97.5th percentile of the normal distribution
+    share = hits / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * ((share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5)
     return Interval(low=round(max(0.0, middle - half), 4), high=round(min(1.0, middle + half), 4))
@@ -84,12 +85,13 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     rng = np.random.default_rng(seed)
-    rounds = max(1, _AT_ONCE // len(values))
-    parts = [
-        values[rng.integers(0, len(values), (min(rounds, ROUNDS - begun), len(values)))].mean(axis=1)
-        for begun in range(0, ROUNDS, rounds)
-    ]
-    return np.concatenate(parts)
+    batch = max(1, _MOST_DRAWS // len(values))
+    means = []
+    for start in range(0, ROUNDS, batch):
+        rounds = min(batch, ROUNDS - start)
+        draws = rng.integers(0, len(values), (rounds, len(values)))
+        means.append(values[draws].mean(axis=1))
+    return np.concatenate(means)
 
 
 def _middle(values: NDArray[np.float64]) -> Interval:

@@ -25,19 +25,18 @@ from chatbot.quotes import features
 from evals.scorers.answers import holds_answer
 
 LONGEST_FACT: Final = 60
-"""Maximum characters of a known answer that is a single fact (a number, a name); a longer one has several statements.
-"""
-SAID: Final = 0.78
-"""Minimum share of content words for a statement to count as made."""
-_FEWEST: Final = 4
+"""Maximum characters of a known answer that is one fact (a number, a name); a longer answer has several statements."""
+LEAST_OVERLAP: Final = 0.78
+"""Minimum overlap of content words with a known statement, from which an answer makes this statement."""
+_FEWEST_FEATURES: Final = 4
 """Minimum features of a statement; with fewer it is a heading or a word."""
-_ASKED: Final = 0.3
+_LEAST_OF_QUESTION: Final = 0.3
 """Minimum share of the question's content words in a sentence that addresses the question."""
-_OF_IT: Final = 0.4
+_LEAST_ON_TOPIC: Final = 0.4
 """Minimum share of such a sentence's content that is from the question or the known answer."""
 
 # Words for quantity, time, permission or existence: few letters of a sentence, but they reverse its meaning.
-_TURNING: Final = re.compile(
+_TURNING_WORD: Final = re.compile(
     r"최대|최소|최고|최저|최장|최단|이상|이하|초과|미만|이전|이후|(?<=[가-힣\d] )[전후]에|[전후](?=까지|부터)"
     r"|모든|모두|전부|일부|매월|매년|매일|매주|(?<![가-힣\d])[월연](?=\s?[\d%])|반드시|필수|선택|없이|외에|제외|포함"
     r"|무료|유료|면제|고정|변동|개인|법인|국내|해외|입금|출금|가입|해지|본인|대리인|평일|주말|오전|오후"
@@ -54,7 +53,7 @@ _SAYS_YES: Final = re.compile(rf"[\s>*_]{{0,8}}(?:{YES})(?=\s{{0,4}}(?:[,.!]|\Z)
 _RESTRICTS: Final = re.compile(r"만(?=[\s.,]|\Z)|\b(?:only|just)\b", re.IGNORECASE)
 _FREE: Final = "0원"
 # Units that can be mistaken for each other: 5,000원 for USD 500, 3 months for 3 days.
-_KINDS: Final = (
+_SIMILAR_UNITS: Final = (
     frozenset({"KRW", "USD", "EUR", "JPY", "CNY", "GBP"}),
     frozenset({"%", "%p"}),
     frozenset({"months", "days", "seconds"}),
@@ -93,85 +92,97 @@ def judge_answer(text: str, question: str, answers: Sequence[str]) -> Judgement:
 
 def _by_facts(text: str, statements: Sequence[_Statement], question: str, facts: Sequence[str]) -> Judgement:
     """Judge by a fact, given in several spellings: it must occur, or its value must if it is a number."""
-    held = holds_answer(text, facts)
-    if held and not holds_answer(question, facts):
+    has_fact = holds_answer(text, facts)
+    if has_fact and not holds_answer(question, facts):
         return Judgement.RIGHT
-    if _says_otherwise(statements, question, "\n".join(facts)):
+    if _contradicts(statements, question, "\n".join(facts)):
         return Judgement.WRONG
-    return Judgement.RIGHT if held else Judgement.BESIDE
+    return Judgement.RIGHT if has_fact else Judgement.BESIDE
 
 
 def _by_text(text: str, statements: Sequence[_Statement], question: str, answer: str) -> Judgement:
     """Judge by a text: statements that repeat it almost word for word must not change its meaning."""
-    known = [statement for statement in _statements(answer) if len(statement.content) >= _FEWEST]
-    pairs = [(said, max(known, key=said.likeness)) for said in statements if known]
-    repeated = [(said, of) for said, of in pairs if said.likeness(of) >= SAID]
-    if any(_turns(said, of, question) for said, of in repeated):
+    known_statements = [known for known in _statements(answer) if len(known.content) >= _FEWEST_FEATURES]
+    pairs = [(statement, max(known_statements, key=statement.likeness)) for statement in statements if known_statements]
+    repeated = [(statement, known) for statement, known in pairs if statement.likeness(known) >= LEAST_OVERLAP]
+    if any(_changes_meaning(statement, known, question) for statement, known in repeated):
         return Judgement.WRONG
-    is_said = share_said(text, question, answer) >= SAID
-    if is_said and repeated:
+    is_covered = coverage(text, question, answer) >= LEAST_OVERLAP
+    if is_covered and repeated:
         return Judgement.RIGHT
-    if _says_otherwise(statements, question, answer):
+    if _contradicts(statements, question, answer):
         return Judgement.WRONG
-    return Judgement.RIGHT if is_said else Judgement.BESIDE
+    return Judgement.RIGHT if is_covered else Judgement.BESIDE
 
 
-def share_said(text: str, question: str, answer: str) -> float:
-    """Return how much a text shares with an answer of several statements, from 0 to 1.
+def coverage(text: str, question: str, answer: str) -> float:
+    """Return how much a text shares with a known answer of several statements, from 0 to 1.
 
-    It is the larger of two shares of content words: the answer's best-matching statement covered by the text, and the
-    text (without the question's words) covered by the answer.
+    It is the larger of two shares of content words: the known answer's best-matching statement covered by the text, and
+    the text (without the question's words) covered by the known answer.
     """
-    said, known = features(text), features(answer)
-    best = max((len(one.content & said) / len(one.content) for one in _statements(answer) if one.content), default=0.0)
-    own = said - features(question)
-    return max(best, len(own & known) / len(own) if own else 0.0)
+    content = features(text)
+    statements = [statement.content for statement in _statements(answer) if statement.content]
+    best = max((len(known & content) / len(known) for known in statements), default=0.0)
+    own_content = content - features(question)
+    return max(best, len(own_content & features(answer)) / len(own_content) if own_content else 0.0)
 
 
-def _turns(said: _Statement, known: _Statement, question: str) -> bool:
+def _changes_meaning(statement: _Statement, known: _Statement, question: str) -> bool:
     """Return whether a statement has other numbers or polarity than a known one, or adds or replaces a turning word."""
-    if unsupported_quantities(said.text, [known.text, question]):
+    if unsupported_quantities(statement.text, [known.text, question]):
         return True
-    if not same_polarity(said.text, known.text) and not (has_negation(said.text) and has_negation(question)):
+    repeats_negation = has_negation(statement.text) and has_negation(question)
+    if not same_polarity(statement.text, known.text) and not repeats_negation:
         return True
-    turning, known_turning = turning_words(said.text), turning_words(known.text)
-    is_changed = bool(known_turning - turning) or bool(said.content - known.content - features(question))
-    return bool(turning - known_turning - turning_words(question)) and is_changed
+    turning, known_turning = turning_words(statement.text), turning_words(known.text)
+    has_new_turning_word = bool(turning - known_turning - turning_words(question))
+    has_other_content = bool(known_turning - turning) or bool(statement.content - known.content - features(question))
+    return has_new_turning_word and has_other_content
 
 
-def _says_otherwise(statements: Iterable[_Statement], question: str, known: str) -> bool:
+def _contradicts(statements: Iterable[_Statement], question: str, known: str) -> bool:
     """Return whether a statement answers the question differently from the known answer."""
-    asked, known_content = features(question), features(known)
     return any(
-        _is_other_amount(said.text, question, known) or _is_yes_to_no(said.text, known)
-        for said in statements
-        if len(said.content & asked) >= _ASKED * len(asked) * bool(said.content)
-        and len(said.content & (asked | known_content)) >= _OF_IT * len(said.content)
+        _is_other_amount(statement.text, question, known) or _is_yes_to_no(statement.text, known)
+        for statement in statements
+        if _addresses(statement, question, known)
     )
 
 
-def _is_other_amount(said: str, question: str, known: str) -> bool:
+def _addresses(statement: _Statement, question: str, known: str) -> bool:
+    """Return whether a statement has enough of the question's words, and few words on other topics."""
+    content, question_content = statement.content, features(question)
+    if not content:  # such as "네."
+        return True
+    on_topic = content & (question_content | features(known))
+    has_question = len(content & question_content) >= _LEAST_OF_QUESTION * len(question_content)
+    return has_question and len(on_topic) >= _LEAST_ON_TOPIC * len(content)
+
+
+def _is_other_amount(sentence: str, question: str, known: str) -> bool:
     """Return whether a sentence states another amount of the known one's kind, or says that it is free."""
     amounts = quantities(known)
-    others = unsupported_quantities(said, [known, question])
+    others = unsupported_quantities(sentence, [known, question])
     if any(_is_same_kind(other, amount) for other in others for amount in amounts):
         return True
-    is_new = not unsupported_quantities(said, [question])
-    return bool(amounts) and is_new and _is_free(said) and not _is_free(known)
+    adds_no_amount = not unsupported_quantities(sentence, [question])
+    return bool(amounts) and adds_no_amount and _is_free(sentence) and not _is_free(known)
 
 
 def _is_same_kind(one: Quantity, other: Quantity) -> bool:
-    units, others = ({reading.unit for reading in quantity.readings} for quantity in (one, other))
-    return not one.kinds.isdisjoint(other.kinds) or any(units & kind and others & kind for kind in _KINDS)
+    if not one.kinds.isdisjoint(other.kinds):
+        return True
+    return any(one.kinds & similar and other.kinds & similar for similar in _SIMILAR_UNITS)
 
 
 def _is_free(text: str) -> bool:
     return not unsupported_quantities(_FREE, [text])
 
 
-def _is_yes_to_no(said: str, known: str) -> bool:
+def _is_yes_to_no(sentence: str, known: str) -> bool:
     """Return whether a sentence says yes although the known answer denies or restricts."""
-    if not _SAYS_YES.match(said) or _SAYS_YES.match(known) or has_negation(said):
+    if not _SAYS_YES.match(sentence) or _SAYS_YES.match(known) or has_negation(sentence):
         return False
     return has_negation(known) or _RESTRICTS.search(known) is not None
 
@@ -182,4 +193,4 @@ def _statements(text: str) -> list[_Statement]:
 
 def turning_words(text: str) -> Counter[str]:
     """Count the words of a text that can change the meaning of a sentence."""
-    return Counter(match[0].lower() for match in _TURNING.finditer(unicodedata.normalize("NFKC", text)))
+    return Counter(match[0].lower() for match in _TURNING_WORD.finditer(unicodedata.normalize("NFKC", text)))

@@ -20,6 +20,6 @@ def score_rankings(
     evaluator = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.10", "recall.5", "recip_rank"})
     evaluated = evaluator.evaluate({query: entries for query, entries in run.items() if entries})
     return {
-        query: {name: evaluated.get(query, {}).get(of_trec_eval, 0.0) for name, of_trec_eval in MEASURES.items()}
+        query: {name: evaluated.get(query, {}).get(trec_name, 0.0) for name, trec_name in MEASURES.items()}
         for query in judged
     }

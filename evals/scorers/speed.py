@@ -6,9 +6,9 @@ from statistics import median, quantiles
 
 def score_waits(seconds: Iterable[float | None]) -> tuple[float | None, float | None]:
     """Return the median and 95th percentile of the values that are not None, or None without any."""
-    known = [value for value in seconds if value is not None]
-    if not known:
+    waits = [value for value in seconds if value is not None]
+    if not waits:
         return None, None
     # With few values the default method exceeds the longest wait; "inclusive" never does.
-    p95 = quantiles(known, n=20, method="inclusive")[-1] if len(known) > 1 else known[0]
-    return median(known), p95
+    p95 = quantiles(waits, n=20, method="inclusive")[-1] if len(waits) > 1 else waits[0]
+    return median(waits), p95

@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from chatbot.api import ISSUER, LocalSigner, key_pair
-from evals.product import calibrated_for
+from evals.product import write_calibration_for
 from evals.sample_bank import SAMPLE_BANK
 from knowledge.identity import Principal
 from tests.conftest import free_port, made_once
@@ -180,7 +180,7 @@ def chat_environment(public_key: Path, redis_url: str, **settings: str) -> dict[
         "AUTH__PUBLIC_KEY_FILE": str(public_key),
         "AUDIT_KEY": AUDIT_KEY,
         "BANK_FILE": str(SAMPLE_BANK),
-        "CALIBRATION_FILE": str(calibrated_for(public_key.with_name("calibration.yaml"), *SERVED)),
+        "CALIBRATION_FILE": str(write_calibration_for(public_key.with_name("calibration.yaml"), *SERVED)),
         "LEDGER__LIMITS__USER__REQUESTS_PER_MINUTE": "1000",
         **settings,
     }

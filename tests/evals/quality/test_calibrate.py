@@ -264,7 +264,7 @@ async def test_a_stopped_calibration_continues_and_writes_its_report(tmp_path: P
     assert "Go-live report: small-bank" in (tmp_path / "out" / "go-live.md").read_text("utf-8")
     recording = read_recording(recorded)
     probed = [answer for answer in recording.answers if not answer.id.endswith("-without") and answer.probes]
-    assert all(answer.said is not None for answer in probed)  # also where the probe says no
+    assert all(answer.model_text is not None for answer in probed)  # also where the probe says no
     cases = cases_of(recording, bank, sample_banks().first)
     assert_near_misses_lack_their_documents(cases, recording, bank)
     result = calibrate(cases, BARS)

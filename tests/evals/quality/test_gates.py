@@ -107,14 +107,14 @@ def test_the_command_of_ci_fails_with_a_gate(tmp_path: Path, task: Task, recordi
 
 def first(recording: Recording, count: int = FEWER) -> Recording:
     """Return a recording of the first answers with a text."""
-    answers = [answer for answer in recording.answers if answer.said]
+    answers = [answer for answer in recording.answers if answer.model_text]
     return replace(recording, answers=tuple(answers[:count]))
 
 
 def reworded(recording: Recording, reword: Callable[[str], str]) -> Recording:
     """Return a recording with other texts in place of the model's."""
     answers = tuple(
-        answer if answer.said is None else msgspec.structs.replace(answer, said=reword(answer.said))
+        answer if answer.model_text is None else msgspec.structs.replace(answer, model_text=reword(answer.model_text))
         for answer in recording.answers
     )
     return replace(recording, answers=answers)

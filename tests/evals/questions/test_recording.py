@@ -23,7 +23,7 @@ PASSAGES = {
     )
 }
 FIRST = RecordedAnswer(
-    id="q1", passages=(("fees", 1, 1), ("fees", 1, 2)), probes=(0.9,), said="수수료는 500원입니다.",
+    id="q1", passages=(("fees", 1, 1), ("fees", 1, 2)), probes=(0.9,), model_text="수수료는 500원입니다.",
     scores=(3.1, 2.9), choices=((0.75, 0.25), (0.5, 0.5)),
 )  # fmt: skip
 SECOND = RecordedAnswer(id="q2", passages=(("fees", 1, 2),), probes=(0.1,))
@@ -37,7 +37,7 @@ def test_a_stopped_recording_continues_after_its_last_answer(tmp_path: Path) -> 
     recording = PartialRecording(path, HEADER)
     assert list(recording.answers) == ["q1"]
     recording.append(SECOND, PASSAGES)
-    whole = PartialRecording(path, HEADER).whole(["q2", "q1"])
+    whole = PartialRecording(path, HEADER).recording_of(["q2", "q1"])
     assert (whole.answers, whole.passages) == ((SECOND, FIRST), PASSAGES)
     write_recording(whole, tmp_path / "recorded.jsonl")
     assert read_recording(tmp_path / "recorded.jsonl") == whole
