@@ -36,7 +36,7 @@ class Office:
 
     format: Format
     parts: Mapping[str, bytes]
-    left: tuple[str, ...]
+    other_names: tuple[str, ...]
 
     @property
     def title(self) -> str | None:
@@ -46,7 +46,7 @@ class Office:
         return None if not text or text.lower() in _EDITORS_TITLES else text
 
     def links(self, name: str, kind: str = "") -> dict[str, str]:
-        """Return a part's internal relationships as {relationship id: part name}, optionally only those of one kind."""
+        """Return a part's internal relationships as {relationship id: part name}; with `kind`, only those of a kind."""
         folder, _, file = name.rpartition("/")
         links = self.root(join(folder, "_rels", f"{file}.rels"))
         return {
@@ -59,26 +59,26 @@ class Office:
         """Return a part's root element; an empty element if the part is missing."""
         return ElementTree.fromstring(self.parts.get(name, b"<none/>"))  # noqa: S314  `unpack` refuses entities
 
-    def packed_again(self) -> BytesIO:
+    def repacked(self) -> BytesIO:
         """Return the archive with every non-XML part emptied, so that each link still has a target."""
         packed = BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
             for name, data in self.parts.items():
                 archive.writestr(name, data)
-            for name in self.left:
+            for name in self.other_names:
                 archive.writestr(name, b"application/hwp+zip" if name == "mimetype" else b"")
         packed.seek(0)
         return packed
 
 
-def local(element: Element) -> str:
+def local_name(element: Element) -> str:
     """Return an element's name without its namespace; "" for a comment."""
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
 def has_text(element: Element) -> bool:
     """Return whether an element contains text, including deleted text."""
-    return any((one.text or "").strip() for one in element.iter() if local(one) in {"t", "delText"})
+    return any((one.text or "").strip() for one in element.iter() if local_name(one) in {"t", "delText"})
 
 
 def unpack(path: Path) -> Office:
@@ -88,19 +88,21 @@ def unpack(path: Path) -> Office:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             _check_declared(entries)
             kind = _kind([entry.filename.lower() for entry in entries])
-            parts = {e.filename: _read(archive, e) for e in entries if e.filename.lower().endswith(_XML)}
+            parts = {e.filename: _read_part(archive, e) for e in entries if e.filename.lower().endswith(_XML)}
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, ValueError, OSError) as exc:
         raise Unreadable(Reason.MALFORMED, "the archive is damaged") from exc
     if b"macroEnabled" in parts.get("[Content_Types].xml", b""):
         raise Unreadable(Reason.HOSTILE, "the file is of a kind that may carry macros: save it without them")
     if b"encryption-data" in parts.get("META-INF/manifest.xml", b""):
         raise Unreadable(Reason.ENCRYPTED, "the document is protected by a password")
-    return Office(format=kind, parts=parts, left=tuple(e.filename for e in entries if e.filename not in parts))
+    other_names = tuple(entry.filename for entry in entries if entry.filename not in parts)
+    return Office(format=kind, parts=parts, other_names=other_names)
 
 
 def _check_declared(entries: list[zipfile.ZipInfo]) -> None:
-    declared = sum(entry.file_size for entry in entries)
-    if len(entries) > MOST_PARTS or declared > MOST_UNPACKED:
+    """Check an archive's entries without unpacking them: their declared sizes, encryption flags and names."""
+    declared_bytes = sum(entry.file_size for entry in entries)
+    if len(entries) > MOST_PARTS or declared_bytes > MOST_UNPACKED:
         raise Unreadable(Reason.TOO_LARGE, "the archive unpacks to more than 200 MiB or 5,000 parts")
     if any(entry.flag_bits & 1 for entry in entries):
         raise Unreadable(Reason.ENCRYPTED, "the archive is protected by a password")
@@ -115,13 +117,13 @@ def _check_declared(entries: list[zipfile.ZipInfo]) -> None:
 
 def _kind(names: list[str]) -> Format:
     kind = next((kind for kind, folder in _KINDS if any(name.startswith(folder) for name in names)), None)
-    typed = "[content_types].xml" in names or "contents/content.hpf" in names or "mimetype" in names
-    if kind is None or not typed:
+    has_office_part = "[content_types].xml" in names or "contents/content.hpf" in names or "mimetype" in names
+    if kind is None or not has_office_part:
         raise Unreadable(Reason.UNKNOWN_TYPE, "archives are not supported: upload the files inside one by one")
     return kind
 
 
-def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+def _read_part(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     if entry.file_size > 1024 * 1024 and entry.file_size > MOST_RATIO * max(entry.compress_size, 1):
         raise Unreadable(Reason.HOSTILE, "the archive is compressed far more than any document")
     try:

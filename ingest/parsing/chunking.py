@@ -30,9 +30,9 @@ LONGEST_TITLE = 300  # characters: the title is embedded with every passage
 CHARACTERS_A_TOKEN = 8  # beyond this ratio, count by length: an unknown word of any length is one token
 
 _LETTER = re.compile(r"\w")
-_MARKUP = re.compile(r"[*_`]+(?=\S)|(?<=\S)[*_`]+")
-_CELL = re.compile(r"(?<!\\)\|")
-_FIGURE = re.compile(r"(?<![\d.,])\d[\d.,]{0,30}[십백천만억조]{0,3}\Z")
+_MARKUP = re.compile(r"[*_`]+(?=\S)|(?<=\S)[*_`]+")  # marks of emphasis and code
+_CELL_BORDER = re.compile(r"(?<!\\)\|")
+_LAST_FIGURE = re.compile(r"(?<![\d.,])\d[\d.,]{0,30}[십백천만억조]{0,3}\Z")  # a figure without the unit after it
 _RETURN = re.compile(r"\r\n?")
 
 
@@ -50,12 +50,12 @@ class ChunkSettings(BaseModel, frozen=True):
             "the embedder's input."
         ),
     )
-    enough: ClassVar[int] = 40  # tokens: shorter sections are merged with the next one
+    least_section: ClassVar[int] = 40  # tokens: shorter sections are merged with the next one
 
     def chunking(self, tokenizer: Path, *, max_tokens: int | None) -> "Chunking":
         """Return the chunking for an embedder's maximum input; a quarter is reserved for the title and section."""
         tokens = self.tokens if max_tokens is None else max(1, min(self.tokens, max_tokens * 3 // 4))
-        return Chunking(str(tokenizer), tokens, self.enough)
+        return Chunking(str(tokenizer), tokens, self.least_section)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class Chunking(msgspec.Struct, frozen=True):
 
     tokenizer: str
     tokens: int = 300
-    enough: int = 40
+    least_section: int = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,24 +118,28 @@ class Chunker:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self._most = chunking.tokens
-        self._enough = chunking.enough
-        self._splitter = MarkdownSplitter.from_callback(self._count_within, self._most)
-        self._labelled_splitter = MarkdownSplitter.from_callback(self._count_within, self._most * 3 // 4 or 1)
+        self._most_tokens = chunking.tokens
+        self._least_section = chunking.least_section
+        self._splitter = MarkdownSplitter.from_callback(self._count_within, self._most_tokens)
+        # A label (`_long_row`) takes at most a quarter of the passage.
+        self._labelled_splitter = MarkdownSplitter.from_callback(self._count_within, self._most_tokens * 3 // 4 or 1)
         self._prose_text = ""
         self._token_starts: list[int] = []
         self._markdown = MarkdownIt("commonmark").enable("table").disable("inline")
 
     def count(self, text: str) -> int:
         """Return the number of tokens without the two end markers; a text that is clearly too long is estimated."""
-        least = len(text) // CHARACTERS_A_TOKEN
-        return least if least > self._most else max(least, len(self._tokenizer.encode(text, add_special_tokens=False)))
+        estimate = len(text) // CHARACTERS_A_TOKEN
+        if estimate > self._most_tokens:
+            return estimate
+        return max(estimate, len(self._tokenizer.encode(text, add_special_tokens=False)))
 
     def _count_within(self, piece: str) -> int:
         """Count the tokens of a piece of the current prose, which is encoded only once."""
-        at = self._prose_text.index(piece)
-        first = max(bisect_right(self._token_starts, at) - 1, 0)
-        return max(len(piece) // CHARACTERS_A_TOKEN, bisect_left(self._token_starts, at + len(piece)) - first)
+        start = self._prose_text.index(piece)
+        first_token = max(bisect_right(self._token_starts, start) - 1, 0)
+        next_token = bisect_left(self._token_starts, start + len(piece))
+        return max(len(piece) // CHARACTERS_A_TOKEN, next_token - first_token)
 
     def split(self, parsed: Parsed) -> list[Chunk]:
         """Return the document's non-empty passages in order."""
@@ -152,37 +156,40 @@ class Chunker:
         return self._without_lone_headings(chunks)
 
     def _outline(self, text: str) -> tuple[list[_Heading], list[_Span]]:
+        """Return a text's headings and tables; a heading inside a quotation or a list starts no section."""
         lines = text.split("\n")
         starts = [0, *accumulate(len(line) + 1 for line in lines)]
         headings: list[_Heading] = []
         tables: list[_Span] = []
         tokens = self._markdown.parse("\n".join(map(_block_mark, lines)))
         for i, token in enumerate(tokens):
-            if token.map is None or token.level > 0:  # a heading inside a quotation or a list starts no section
+            if token.map is None or token.level > 0:
                 continue
-            first, after = starts[token.map[0]], min(starts[token.map[1]], len(text))
+            first_line, next_line = token.map
+            start, end = starts[first_line], min(starts[next_line], len(text))
             if token.type == "heading_open":
                 content = tokens[i + 1].content[:LONGEST_LINE]
                 title = shortened(" ".join(_MARKUP.sub("", content).split()), LONGEST_HEADING)
-                headings.append(_Heading(first, after, int(token.tag[1]), title))
+                headings.append(_Heading(start, end, int(token.tag[1]), title))
             elif token.type == "table_open":
-                tables.append((first, after))
+                tables.append((start, end))
         return headings, tables
 
     def _sections(self, text: str, headings: Sequence[_Heading]) -> list[_Section]:
         """Return the sections in order; merge a small one with the next unless the next has a higher heading."""
         merged: list[_Section] = []
         for section in self._single_sections(text, headings):
-            if merged and self._is_joined(merged[-1], section):
-                merged[-1] = _joined_sections(merged[-1], section)
+            if merged and self._may_merge(merged[-1], section):
+                merged[-1] = _merge(merged[-1], section)
             else:
                 merged.append(section)
         return merged
 
     def _single_sections(self, text: str, headings: Sequence[_Heading]) -> Iterator[_Section]:
+        """Yield a section per heading, and one for the text before the first heading."""
         path: list[_Heading] = []
-        begin = [_Heading(0, 0, 0, "")] if not headings or headings[0].start > 0 else []
-        outline = [*begin, *headings]
+        untitled = [_Heading(0, 0, 0, "")] if not headings or headings[0].start > 0 else []
+        outline = [*untitled, *headings]
         for i, heading in enumerate(outline):
             end = outline[i + 1].start if i + 1 < len(outline) else len(text)
             path = [*(above for above in path if above.level < heading.level), heading]
@@ -195,31 +202,30 @@ class Chunker:
                 has_body=_LETTER.search(text, heading.body, end) is not None,
             )
 
-    def _is_joined(self, before: _Section, section: _Section) -> bool:
-        small = before.tokens < self._enough or not before.has_body
-        return small and section.level >= before.level and before.tokens + section.tokens <= self._most
+    def _may_merge(self, before: _Section, section: _Section) -> bool:
+        is_small = before.tokens < self._least_section or not before.has_body
+        return is_small and section.level >= before.level and before.tokens + section.tokens <= self._most_tokens
 
     def _pieces(self, text: str, section: _Section, tables: Sequence[_Span]) -> Iterator[tuple[int, str]]:
-        """Yield (offset, piece): tables are kept whole or cut between rows; other text is cut by the splitter."""
-        first, after = (bisect_left(tables, (place, 0)) for place in (section.start, section.end))
-        inside = tables[first:after]
-        if inside and self.count(text[section.start : section.end]) <= self._most:
-            inside = []
-        done = section.start
+        """Yield (offset, piece): a table is kept whole or cut between rows; other text is cut by the splitter."""
+        inside = tables[bisect_left(tables, (section.start, 0)) : bisect_left(tables, (section.end, 0))]
+        if inside and self.count(text[section.start : section.end]) <= self._most_tokens:
+            inside = []  # the section is one passage
+        prose_start = section.start
         for table, end in inside:
             rows = text[table:end].rstrip("\n")
-            before = list(self._prose(text, done, table))
-            if self.count(rows) > self._most:
+            before = list(self._prose(text, prose_start, table))
+            if self.count(rows) > self._most_tokens:
                 yield from before
                 yield from self._rows(rows, table)
             else:
                 # The text before a table introduces it; keep both in one passage if they fit.
-                leads = bool(before) and self.count(text[before[-1][0] : end]) <= self._most
-                start = before.pop()[0] if leads else table
+                has_introduction = bool(before) and self.count(text[before[-1][0] : end]) <= self._most_tokens
+                start = before.pop()[0] if has_introduction else table
                 yield from before
                 yield start, text[start:end].rstrip("\n")
-            done = end
-        yield from self._prose(text, done, section.end)
+            prose_start = end
+        yield from self._prose(text, prose_start, section.end)
 
     def _prose(self, text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
         for offset, piece in _whole_figures(self._split(text[start:end], self._splitter)):
@@ -236,10 +242,10 @@ class Chunker:
         offset = group_start = start + len(head) + 1
         for row in rows:
             tokens = self.count(row) + 1
-            if group and used + tokens > self._most:
+            if group and used + tokens > self._most_tokens:
                 yield group_start, "\n".join([head, *group])
                 group, used, group_start = [], head_tokens, offset
-            if head_tokens + tokens > self._most:
+            if head_tokens + tokens > self._most_tokens:
                 yield from ((offset, piece) for piece in self._long_row(names, row))
                 group_start = offset + len(row) + 1
             else:
@@ -252,14 +258,15 @@ class Chunker:
     def _long_row(self, names: Sequence[str], row: str) -> Iterator[str]:
         """Yield a row that exceeds a passage as "column: cell" lines, cut like prose; pieces repeat the first cell."""
         cells = _cells(row)
-        fields = [f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=False) if cell]
+        named_cells = [(name, cell) for name, cell in zip(names, cells, strict=False) if cell]
+        fields = [f"{name}: {cell}" if name else cell for name, cell in named_cells]
         if not fields:
             return
-        has_label = len(fields) > 1 and bool(cells[0]) and self.count(fields[0]) <= self._most // 4
+        has_label = len(fields) > 1 and bool(cells[0]) and self.count(fields[0]) <= self._most_tokens // 4
         label = f"{fields[0]}\n\n" if has_label else ""
-        splitter = self._labelled_splitter if has_label else self._splitter  # the label takes at most a quarter
-        whole = "\n\n".join(fields[1:] if has_label else fields)
-        for _, piece in _whole_figures(self._split(whole, splitter)):
+        splitter = self._labelled_splitter if has_label else self._splitter
+        prose = "\n\n".join(fields[1:] if has_label else fields)
+        for _, piece in _whole_figures(self._split(prose, splitter)):
             if piece:
                 yield label + piece
 
@@ -274,19 +281,19 @@ class Chunker:
             start += len(prose)
 
     def _without_lone_headings(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Prepend a passage of headings only to the next one; alone it would match a query without answering it."""
-        kept_chunks: list[Chunk] = []
-        waiting = ""
+        """Join passages that contain only headings to the next one: alone, they match a query without answering it."""
+        joined: list[Chunk] = []
+        headings = ""
         for chunk in chunks:
-            is_lone = all(line.startswith("#") or not line.strip() for line in chunk.text.split("\n"))
-            if is_lone and len(waiting) + len(chunk.text) <= self._most * CHARACTERS_A_TOKEN:
-                waiting += chunk.text + "\n\n"
+            has_only_headings = all(line.startswith("#") or not line.strip() for line in chunk.text.split("\n"))
+            if has_only_headings and len(headings) + len(chunk.text) <= self._most_tokens * CHARACTERS_A_TOKEN:
+                headings += chunk.text + "\n\n"
                 continue
-            kept_chunks.append(replace(chunk, text=waiting + chunk.text))
-            waiting = ""
-        if waiting and kept_chunks:
-            kept_chunks[-1] = replace(kept_chunks[-1], text=f"{kept_chunks[-1].text}\n\n{waiting.strip()}")
-        return kept_chunks or list(chunks)
+            joined.append(replace(chunk, text=headings + chunk.text))
+            headings = ""
+        if headings and joined:
+            joined[-1] = replace(joined[-1], text=f"{joined[-1].text}\n\n{headings.strip()}")
+        return joined or list(chunks)
 
 
 def require_tokenizer(folder: Path) -> Path:
@@ -332,7 +339,7 @@ def shortened(name: str, most: int) -> str:
 
 
 def _block_mark(line: str) -> str:
-    """Return the mark of a line's block type: "|-|" for a header rule, "|x|" for another table row, else its start."""
+    """Return "|-|" for the rule below a table's header, "|x|" for another table row, and the start of another line."""
     if not line.startswith("|"):
         return line[:LONGEST_LINE]
     return "|x|" if line.strip(" \t|:-") else "|-|"
@@ -348,24 +355,25 @@ def _cut_of(text: str, start: int) -> int:
 
 
 def _whole_figures(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Yield (offset, piece); a figure cut off at the end of a piece moves to the next one, to keep its unit."""
-    held = ""
-    for (offset, cut), (next_offset, following) in pairwise([*pieces, (-1, "")]):
-        piece, at = held + cut, offset - len(held)
-        end = _FIGURE.search(piece) if following and next_offset == offset + len(cut) else None
-        held = end[0] if end else ""
-        yield at, piece[: len(piece) - len(held)]
+    """Yield (offset, piece); move a figure at the end of a piece to the next one, if its unit may begin there."""
+    moved = ""
+    for (offset, cut), (next_offset, next_cut) in pairwise([*pieces, (-1, "")]):
+        start, piece = offset - len(moved), moved + cut
+        is_adjacent = next_cut and next_offset == offset + len(cut)
+        figure = _LAST_FIGURE.search(piece) if is_adjacent else None
+        moved = figure[0] if figure else ""
+        yield start, piece.removesuffix(moved)
 
 
-def _joined_sections(before: _Section, section: _Section) -> _Section:
+def _merge(before: _Section, section: _Section) -> _Section:
     """Merge two sections; if the first has text, the path has only the headings that both have at the same level."""
-    if not before.has_body:
-        path = section.path
-    else:
+    if before.has_body:
         common = (title for title, other in zip(before.path, section.path, strict=False) if title == other)
         path = tuple(common) or before.path[:1]
-    has_body, tokens = before.has_body or section.has_body, before.tokens + section.tokens
-    return replace(before, end=section.end, path=path, tokens=tokens, has_body=has_body)
+    else:
+        path = section.path
+    has_body = before.has_body or section.has_body
+    return replace(before, end=section.end, path=path, tokens=before.tokens + section.tokens, has_body=has_body)
 
 
 def _joined(parsed: Parsed) -> tuple[str, list[int]]:
@@ -382,4 +390,4 @@ def _joined(parsed: Parsed) -> tuple[str, list[int]]:
 
 
 def _cells(row: str) -> list[str]:
-    return [cell.strip().replace("\\|", "|") for cell in _CELL.split(row.strip())[1:-1]]
+    return [cell.strip().replace("\\|", "|") for cell in _CELL_BORDER.split(row.strip())[1:-1]]

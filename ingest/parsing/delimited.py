@@ -16,15 +16,16 @@ REGULAR = 0.95  # share of the multi-cell rows that must have the most common nu
 PROSE = 60  # average characters per cell above which the text is prose that contains commas
 _DELIMITERS = ("\t", ";", "|", ",")  # in order of preference when equally regular
 _SAMPLE = 200  # lines
-_END = "end"
-_IN_NUMBER = re.compile(r"\d,\d{3}(?!\d)")
-_ITEM = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s")
+_LAST_CELL = "end"
+_THOUSANDS_COMMA = re.compile(r"\d,\d{3}(?!\d)")
+_LIST_ITEM = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s")
 
 
 def delimiter_of(text: str) -> str | None:
     """Return the cell delimiter, or None if the text is not a table."""
     sample = text[:200_000].split("\n", _SAMPLE)[:_SAMPLE]
-    regular = {delimiter: rows for delimiter in _DELIMITERS if (rows := _regular_rows(sample, delimiter))}
+    counts = {delimiter: _regular_rows(sample, delimiter) for delimiter in _DELIMITERS}
+    regular = {delimiter: count for delimiter, count in counts.items() if count is not None}
     return max(regular, key=regular.__getitem__, default=None)
 
 
@@ -41,16 +42,20 @@ def parse_delimited(text: str, delimiter: str) -> Parsed:
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:
     """Return all rows; raise Unreadable if a cell is not closed."""
-    reader = csv.reader(StringIO(f"{text}\n{_END}"), delimiter=delimiter, skipinitialspace=True)
-    rows, line, end = list[list[str]](), 1, 0
+    # After a quotation mark that is not closed, `csv` puts all rows into one cell, and this last one with them.
+    reader = csv.reader(StringIO(f"{text}\n{_LAST_CELL}"), delimiter=delimiter, skipinitialspace=True)
+    rows: list[list[str]] = []
+    first_line, next_line = 1, 1  # of the last row, and of the row behind it
     try:
         for row in reader:
             rows.append(row)
-            line, end = end + 1, reader.line_num
-    except csv.Error:  # a cell is too long: most often one that is not closed
-        line, rows = end + 1, [[]]
-    if rows.pop() != [_END]:  # `csv` puts all rows after an opening quotation mark into one cell
-        raise Unreadable(Reason.MALFORMED, f"line {line}: a cell of the table is not closed")
+            first_line, next_line = next_line, reader.line_num + 1
+        is_closed = rows.pop() == [_LAST_CELL]
+    except csv.Error:  # that cell is too long for `csv`
+        first_line = next_line
+        is_closed = False
+    if not is_closed:
+        raise Unreadable(Reason.MALFORMED, f"line {first_line}: a cell of the table is not closed")
     return rows
 
 
@@ -61,23 +66,27 @@ def _regular_rows(lines: Sequence[str], delimiter: str) -> tuple[int, int] | Non
     except csv.Error:
         return None
     wide = [row for row in rows if len(row) > 1]
-    if len(wide) < 2 or len(rows) - len(wide) > 3 or _is_markdown(rows, delimiter) or _is_prose(wide, delimiter):
+    narrow_count = len(rows) - len(wide)
+    if len(wide) < 2 or narrow_count > 3 or _is_markdown(rows, delimiter) or _is_prose(wide, delimiter):
         return None
     width, count = Counter(len(row) for row in wide).most_common(1)[0]
     regular = [row for row in wide if len(row) == width]
-    is_text = delimiter != "\t" and _ITEM.match(regular[0][0])
-    if count < REGULAR * len(wide) or is_text or (delimiter == "," and all(map(_cuts_number, regular))):
+    is_list = delimiter != "\t" and _LIST_ITEM.match(regular[0][0])
+    has_only_numbers_cut = delimiter == "," and all(map(_cuts_number, regular))
+    if count < REGULAR * len(wide) or is_list or has_only_numbers_cut:
         return None
     return count, width
 
 
 def _is_markdown(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
-    """Return whether a row starts with Markdown syntax; a lone heading on the first line may be the table's title.
+    """Return whether a row starts with Markdown syntax.
 
-    In tab-separated text, "#" may be a column name.
+    A lone heading on the first line doesn't count, since it may be the table's title. In tab-separated text, rows of
+    several cells don't count, since "#" may be a column name.
     """
-    is_title = sum(map(bool, rows[0])) == 1 and rows[0][0].startswith("#")
-    checked = [row for row in rows[is_title:] if len(row) == 1 or delimiter != "\t"]
+    has_title = sum(map(bool, rows[0])) == 1 and rows[0][0].startswith("#")
+    body = rows[1:] if has_title else rows
+    checked = [row for row in body if len(row) == 1 or delimiter != "\t"]
     return any(begins_markdown(delimiter.join(row)) for row in checked)
 
 
@@ -85,14 +94,15 @@ def _is_prose(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
     cells = [cell for row in rows for cell in row]
     if sum(map(len, cells)) > PROSE * len(cells):
         return True
-    # "Dear Sir, thank you" on two lines is not a table: prose has a space after each comma. A table may have one before
-    # some of its columns.
-    later = [(at, cell.startswith(" ")) for row in rows for at, cell in enumerate(row[1:]) if cell]
-    spaced = sum(is_spaced for _, is_spaced in later)
-    is_by_column = len(set(later)) == len(dict(later)) and spaced < len(later)
-    return delimiter == "," and spaced * 2 >= len(later) and not is_by_column
+    # "Dear Sir, thank you" on two lines is not a table: prose has a space after most of its commas. A table may have
+    # spaces too, but then in the same columns of each row, and not in all columns.
+    spaces = [(column, cell.startswith(" ")) for row in rows for column, cell in enumerate(row[1:]) if cell]
+    spaced_count = sum(is_spaced for _, is_spaced in spaces)
+    rows_agree = len(set(spaces)) == len({column for column, _ in spaces})
+    has_spaced_columns = rows_agree and spaced_count < len(spaces)
+    return delimiter == "," and spaced_count * 2 >= len(spaces) and not has_spaced_columns
 
 
 def _cuts_number(row: Sequence[str]) -> bool:
     """Return whether a comma between two cells may be part of a number, as in "10,000"."""
-    return any(_IN_NUMBER.match(f"{left[-1:]},{right[:4]}") for left, right in pairwise(row))
+    return any(_THOUSANDS_COMMA.match(f"{left[-1:]},{right[:4]}") for left, right in pairwise(row))

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 import mammoth
 from bs4 import BeautifulSoup
 
-from ingest.parsing.archive import Office, local
+from ingest.parsing.archive import Office, local_name
 from ingest.parsing.docx_hidden import Styles, as_transitional, remove_hidden, remove_hidden_drawings
 from ingest.parsing.docx_plain import normalise_for_mammoth
 from ingest.parsing.html import to_text
@@ -26,25 +26,26 @@ _STYLES = "\n".join(
 
 def parse_docx(office: Office) -> Parsed:
     """Return a Word document's text."""
-    shown, left_out = _visible_parts(office)
+    visible, left_out = _without_hidden(office)
     # mammoth would fetch external pictures, so all pictures are dropped.
     no_images = mammoth.images.img_element(lambda _: {})
-    html = mammoth.convert_to_html(shown.packed_again(), style_map=_STYLES, convert_image=no_images).value
+    html = mammoth.convert_to_html(visible.repacked(), style_map=_STYLES, convert_image=no_images).value
     markdown = to_text(BeautifulSoup(html, "lxml"))
     return one_page(Format.DOCX, markdown, office.title or first_heading(markdown), +left_out)
 
 
-def _visible_parts(office: Office) -> tuple[Office, Counter[LeftOut]]:
+def _without_hidden(office: Office) -> tuple[Office, Counter[LeftOut]]:
     """Return the document without its hidden text, rewritten for mammoth, and the number of hidden pieces."""
-    roots = {name: as_transitional(root) for name in office.parts if local(root := _root(office, name)) in _ROOTS}
+    all_roots = ((name, _root(office, name)) for name in office.parts)
+    roots = {name: as_transitional(root) for name, root in all_roots if local_name(root) in _ROOTS}
     main = next(iter(office.links("", "/officeDocument").values()), "word/document.xml")
     style_parts = [*office.links(main, "/styles").values(), "word/styles.xml"]
     styles = next((Styles.of(roots[name]) for name in style_parts if name in roots), Styles())
     parts, left_out = dict(office.parts), Counter[LeftOut]()
     for name, root in roots.items():
-        if local(root) == "styles":
+        if local_name(root) == "styles":
             for element in (root, *root):
-                element[:] = [child for child in element if local(child) not in _APPEARANCE]
+                element[:] = [child for child in element if local_name(child) not in _APPEARANCE]
         else:
             left_out[LeftOut.ELEMENT] += remove_hidden_drawings(root)
             normalise_for_mammoth(root)

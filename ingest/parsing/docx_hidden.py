@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement
 
-from ingest.parsing.archive import has_text, local
+from ingest.parsing.archive import has_text, local_name
 from ingest.parsing.parsed import LeftOut
 
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -14,7 +14,7 @@ _STRICT: Final = "{http://purl.oclc.org/ooxml/wordprocessingml/main}"
 _OFF: Final = frozenset({"0", "false", "off"})
 _DRAWING: Final = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}docPr"
 _MOST_BASES: Final = 12  # maximum length of a chain of base styles
-_LETTERS: Final = f"{_W}rPr"
+_RUN_PROPERTIES: Final = f"{_W}rPr"
 
 Properties = Mapping[str, Element]
 """Run properties by name."""
@@ -25,28 +25,28 @@ class Styles:
     """The run properties of each style of a Word file, including those inherited from base styles."""
 
     named: Mapping[str, Properties] = field(default_factory=dict)
-    usual: str = ""
-    """The default paragraph style."""
+    default_paragraph: str = ""
+    """The name of the default paragraph style."""
 
     @classmethod
     def of(cls, root: Element) -> "Styles":
         """Parse a styles part."""
-        found = {str(style.get(f"{_W}styleId")): style for style in root.iter(f"{_W}style")}
-        usual = (
+        styles = {str(style.get(f"{_W}styleId")): style for style in root.iter(f"{_W}style")}
+        defaults = (
             name
-            for name, style in found.items()
+            for name, style in styles.items()
             if style.get(f"{_W}type") == "paragraph" and style.get(f"{_W}default", "0") not in _OFF
         )
-        return cls({name: _with_base(style, found) for name, style in found.items()}, next(usual, ""))
+        return cls({name: _with_base(style, styles) for name, style in styles.items()}, next(defaults, ""))
 
     def of_paragraph(self, paragraph: Element | None) -> Properties:
         """Return the run properties from a paragraph's style."""
         name = _style_of(paragraph, "pPr", "pStyle")
-        return self.named.get(name if name in self.named else self.usual, {})
+        return self.named.get(name if name in self.named else self.default_paragraph, {})
 
 
 def as_transitional(root: Element) -> Element:
-    """Rename the elements of the strict standard to the equivalent transitional names, which Word itself writes."""
+    """Rename the elements of strict Office Open XML to the equivalent transitional names, which Word itself writes."""
     for element in root.iter():
         if isinstance(element.tag, str) and element.tag.startswith(_STRICT):
             element.tag = element.tag.replace(_STRICT, _W)
@@ -56,16 +56,17 @@ def as_transitional(root: Element) -> Element:
 
 def remove_hidden_drawings(root: Element) -> int:
     """Remove drawings marked as hidden; return the number that contain text."""
-    count, waiting = 0, [root]
-    while waiting:
-        parent = waiting.pop()
+    count = 0
+    unvisited = [root]
+    while unvisited:
+        parent = unvisited.pop()
         for child in list(parent):
-            is_drawing = local(child) in {"drawing", "AlternateContent"}
-            if is_drawing and any(own.get("hidden", "0") not in _OFF for own in child.iter(_DRAWING)):
+            is_drawing = local_name(child) in {"drawing", "AlternateContent"}
+            if is_drawing and any(drawing.get("hidden", "0") not in _OFF for drawing in child.iter(_DRAWING)):
                 count += has_text(child)
                 parent.remove(child)
             else:
-                waiting.append(child)
+                unvisited.append(child)
     return count
 
 
@@ -75,19 +76,19 @@ def remove_hidden(root: Element, styles: Styles) -> Counter[LeftOut]:
     for name in ("del", "moveFrom"):  # mammoth drops them itself
         left_out[LeftOut.DELETED] += sum(map(has_text, root.iter(f"{_W}{name}")))
     left_out[LeftOut.COMMENT] += sum(map(has_text, root.iter(f"{_W}comment")))
-    paragraphs = set()
+    with_hidden_text = set()
     for paragraph, run in _runs(root):
-        merged = {
+        properties = {
             **styles.of_paragraph(paragraph),
             **styles.named.get(_style_of(run, "rPr", "rStyle"), {}),
-            **_properties(run.find(_LETTERS)),
+            **_properties(run.find(_RUN_PROPERTIES)),
         }
-        _raise(run, merged.get("vertAlign"))
-        if _is_on(merged.get("vanish")):
+        _mark_superscript(run, properties.get("vertAlign"))
+        if _is_on(properties.get("vanish")):
             if has_text(run):
-                paragraphs.add(paragraph)
+                with_hidden_text.add(paragraph)
             run[:] = []
-    left_out[LeftOut.TEXT] += len(paragraphs)
+    left_out[LeftOut.TEXT] += len(with_hidden_text)
     return left_out
 
 
@@ -103,34 +104,36 @@ def _remove_rows(root: Element, mark: str) -> int:
 
 def _runs(root: Element) -> Iterator[tuple[Element | None, Element]]:
     """Yield each run with its paragraph."""
-    waiting: list[tuple[Element | None, Element]] = [(None, root)]
-    while waiting:
-        paragraph, element = waiting.pop()
+    unvisited: list[tuple[Element | None, Element]] = [(None, root)]
+    while unvisited:
+        paragraph, element = unvisited.pop()
         if element.tag == f"{_W}p":
             paragraph = element
-        waiting += [(paragraph, child) for child in element]
+        unvisited += [(paragraph, child) for child in element]
         if element.tag == f"{_W}r":
             yield paragraph, element
 
 
-def _raise(run: Element, position: Element | None) -> None:
-    """Mark a run as superscript if its style is."""
+def _mark_superscript(run: Element, position: Element | None) -> None:
+    """Mark a run itself as superscript if its style makes it one."""
     if _value(position) != "superscript":
         return
-    own = run.find(_LETTERS)
-    if own is None:
-        run.insert(0, own := Element(_LETTERS))
-    if own.find(f"{_W}vertAlign") is None:
-        SubElement(own, f"{_W}vertAlign").set(f"{_W}val", "superscript")
+    properties = run.find(_RUN_PROPERTIES)
+    if properties is None:
+        properties = Element(_RUN_PROPERTIES)
+        run.insert(0, properties)
+    if properties.find(f"{_W}vertAlign") is None:
+        SubElement(properties, f"{_W}vertAlign").set(f"{_W}val", "superscript")
 
 
 def _with_base(style: Element, styles: Mapping[str, Element]) -> Properties:
+    """Return a style's run properties, with those inherited from its base styles."""
     merged: dict[str, Element] = {}
     next_style: Element | None = style
     for _ in range(_MOST_BASES):  # bounded because base styles may form a cycle
         if next_style is None:
             break
-        merged = {**_properties(next_style.find(_LETTERS)), **merged}
+        merged = {**_properties(next_style.find(_RUN_PROPERTIES)), **merged}
         next_style = styles.get(_value(next_style.find(f"{_W}basedOn")))
     return merged
 

@@ -1,8 +1,8 @@
 """Rewrite Word constructs that mammoth drops or puts in the wrong column. Pure.
 
 mammoth ignores unknown elements around runs (fields, text direction), so they are unwrapped. A formula becomes one
-line, a carriage return a line break, an alignment tab a tab. Symbol codes are upper-cased. A row that starts at a later
-column gets an empty cell for the skipped ones.
+line, a carriage return a line break, an alignment tab a tab. Symbol codes are upper-cased. A row that skips its first
+columns gets an empty cell for them.
 """
 
 import re
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement
 
-from ingest.parsing.archive import local
+from ingest.parsing.archive import local_name
 
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _BOX: Final = f"{_W}txbxContent"
-_LETTER: Final = re.compile(r"(?!D[89A-F]|0)[0-9A-F]{4}|0[1-9A-F][0-9A-F]{2}")
+_CHARACTER_CODE: Final = re.compile(r"(?!D[89A-F]|0)[0-9A-F]{4}|0[1-9A-F][0-9A-F]{2}")  # from 0100, no surrogate
 _M: Final = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _STRICT_M: Final = "{http://purl.oclc.org/ooxml/officeDocument/math}"
 _HOLDERS: Final = frozenset(f"{_W}{name}" for name in ("p", "r", "hyperlink", "sdtContent", "del", "moveFrom"))
@@ -24,47 +24,48 @@ _AROUND: Final = {
     "num": ("(", ")"), "den": ("/(", ")"), "sup": ("^(", ")"), "sub": ("_(", ")"), "rad": ("√(", ")"), "d": ("(", ")"),
     "fName": ("", " "), "mr": ("", " "), "eqArr": ("", " "),
 }  # fmt: skip
-"""Signs written around the parts of a formula, which the file sets above, below or smaller."""
+"""Signs around the parts of a formula that is written in one line: a fraction a over b becomes (a)/(b)."""
 
 
 def normalise_for_mammoth(root: Element) -> None:
     """Rewrite a part with elements that mammoth supports."""
-    _take_text_boxes(root)
+    _replace_text_boxes(root)
     for element in reversed(list(root.iter())):  # innermost first
         children = list(element)
         if element.tag in _RENAMED:
             element.tag = _RENAMED[element.tag]
         elif element.tag == f"{_W}sym":
             _normalise_symbol(element)
-        if any(map(_is_loose, children)):
-            element[:] = [inner for child in children for inner in _loosened(child)]
+        if any(map(_is_wrapper, children)):
+            element[:] = [inner for child in children for inner in _unwrapped(child)]
     for row in root.iter(f"{_W}tr"):
-        _fill(row)
+        _fill_skipped_columns(row)
 
 
-def _take_text_boxes(root: Element) -> None:
+def _replace_text_boxes(root: Element) -> None:
     """Rewrite text boxes for mammoth, which reads the fallback for older programs instead of the visible box."""
     for parent in list(root.iter()):
-        for at, child in enumerate(parent):
-            shown_child = child.find("{*}Choice") if local(child) == "AlternateContent" else child
-            if shown_child is None or (shown_child is child and local(child) != "drawing"):
-                continue
-            boxes = list(shown_child.iter(_BOX))
-            inner = {nested for box in boxes for nested in box.iter(_BOX) if nested is not box}
+        for index, child in enumerate(parent):
+            drawing = child if local_name(child) == "drawing" else None
+            if local_name(child) == "AlternateContent":
+                drawing = child.find("{*}Choice")
+            boxes = [] if drawing is None else list(drawing.iter(_BOX))
+            nested = {inner for box in boxes for inner in box.iter(_BOX) if inner is not box}
             if boxes:
-                parent[at] = Element(f"{_W}pict")
-                parent[at][:] = [box for box in boxes if box not in inner]
+                parent[index] = Element(f"{_W}pict")
+                parent[index][:] = [box for box in boxes if box not in nested]
 
 
 def _normalise_symbol(symbol: Element) -> None:
     """Upper-case a symbol's code for mammoth; outside the private use area, write its character as text."""
     code = symbol.get(f"{_W}char", "").upper()
     symbol.set(f"{_W}char", code)
-    if _LETTER.fullmatch(code) and not 0xE000 <= int(code, 16) <= 0xF8FF:
-        symbol.tag, symbol.text = f"{_W}t", chr(int(code, 16))
+    if _CHARACTER_CODE.fullmatch(code) and not 0xE000 <= int(code, 16) <= 0xF8FF:
+        symbol.tag = f"{_W}t"
+        symbol.text = chr(int(code, 16))
 
 
-def _is_loose(element: Element) -> bool:
+def _is_wrapper(element: Element) -> bool:
     """Return whether an element is a formula, or only a wrapper around runs."""
     if element.tag in {f"{_M}oMath", f"{_STRICT_M}oMath"}:
         return True
@@ -72,27 +73,30 @@ def _is_loose(element: Element) -> bool:
     return not is_known and element.find(f"{_W}r") is not None
 
 
-def _loosened(element: Element) -> list[Element]:
-    if not _is_loose(element):
+def _unwrapped(element: Element) -> list[Element]:
+    if not _is_wrapper(element):
         return [element]
-    return list(_line(element)) if local(element) == "oMath" else list(element)
+    return list(_formula_runs(element)) if local_name(element) == "oMath" else list(element)
 
 
-def _line(part: Element) -> Iterator[Element]:
+def _formula_runs(part: Element) -> Iterator[Element]:
     """Yield a part of a formula as runs that keep their own formatting."""
-    if local(part) == "r":
-        yield _run("".join(text.text or "" for text in part if local(text) == "t"), part.find(f"{_W}rPr"))
+    if local_name(part) == "r":
+        yield _run("".join(text.text or "" for text in part if local_name(text) == "t"), part.find(f"{_W}rPr"))
         return
-    before, after = _signs(part)
-    inner = [run for child in part for run in _line(child)]
-    yield from [_run(before), *inner, _run(after)] if inner else []
+    before, after = _signs_around(part)
+    inner = [run for child in part for run in _formula_runs(child)]
+    if inner:
+        yield from [_run(before), *inner, _run(after)]
 
 
-def _signs(part: Element) -> tuple[str, str]:
-    if local(part) != "nary":
-        return _AROUND.get(local(part), ("", ""))
-    sign = part.find("{*}naryPr/{*}chr")
-    return "∫" if sign is None else next(iter(sign.attrib.values()), ""), ""
+def _signs_around(part: Element) -> tuple[str, str]:
+    """Return the signs before and after a part of a formula; those of a sum or integral are in the file."""
+    if local_name(part) != "nary":
+        return _AROUND.get(local_name(part), ("", ""))
+    operator = part.find("{*}naryPr/{*}chr")
+    sign = "∫" if operator is None else next(iter(operator.attrib.values()), "")
+    return sign, ""
 
 
 def _run(text: str, properties: Element | None = None) -> Element:
@@ -103,13 +107,13 @@ def _run(text: str, properties: Element | None = None) -> Element:
     return run
 
 
-def _fill(row: Element) -> None:
+def _fill_skipped_columns(row: Element) -> None:
     """Insert an empty cell for the columns that a row skips at its start."""
-    before = row.find(f"{_W}trPr/{_W}gridBefore")
-    count = "" if before is None else before.get(f"{_W}val", "")
-    first = next((at for at, child in enumerate(row) if child.tag in {f"{_W}tc", f"{_W}sdt"}), None)
-    if count.isdecimal() and int(count) > 0 and first is not None:
+    skipped = row.find(f"{_W}trPr/{_W}gridBefore")
+    count = "" if skipped is None else skipped.get(f"{_W}val", "")
+    first_cell = next((i for i, child in enumerate(row) if child.tag in {f"{_W}tc", f"{_W}sdt"}), None)
+    if count.isdecimal() and int(count) > 0 and first_cell is not None:
         cell = Element(f"{_W}tc")
         SubElement(SubElement(cell, f"{_W}tcPr"), f"{_W}gridSpan").set(f"{_W}val", count)
         SubElement(cell, f"{_W}p")
-        row.insert(first, cell)
+        row.insert(first_cell, cell)

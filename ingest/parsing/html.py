@@ -12,7 +12,7 @@ from bs4.element import NavigableString, PreformattedString
 from markdownify import MarkdownConverter
 
 from ingest.parsing.parsed import Format, LeftOut, Parsed, one_page
-from ingest.parsing.raised import raised
+from ingest.parsing.superscripts import as_superscript
 from ingest.parsing.tables import Merged, header_rows, to_markdown
 from ingest.parsing.text import first_heading
 
@@ -24,20 +24,21 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 # Block elements that markdownify treats as inline.
 _BLOCKS = ["address", "aside", "center", "details", "dialog", "dir", "fieldset", "figure", "footer", "form", "header"]
 _BLOCKS += ["hgroup", "legend", "main", "menu", "optgroup", "option", "search", "summary"]
-_APART = re.compile(
+# A style that makes an inline element a block of its own.
+_BLOCK_STYLE = re.compile(
     r"display\s{0,4}+:\s{0,4}+(?:block|flex|grid|table|list-item|flow-root)|float\s{0,4}+:\s{0,4}+(?:left|right)",
     re.IGNORECASE,
 )
 _BOX = re.compile(r"\A(?:checkbox|radio)\Z", re.IGNORECASE)
 _BREAKS = [*HTMLTreeBuilder.DEFAULT_BLOCK_ELEMENTS, "br"]
-_DISPLAYED = re.compile(r"display\s{0,4}+:\s{0,4}+(?!inline\s{0,4}(?:[;!]|\Z)|contents)", re.IGNORECASE)
+_NOT_INLINE = re.compile(r"display\s{0,4}+:\s{0,4}+(?!inline\s{0,4}(?:[;!]|\Z)|contents)", re.IGNORECASE)
 _STRUCK = re.compile(r"text-decoration(?:-line)?\s{0,4}:[^;]{0,60}line-through", re.IGNORECASE)
 _NOT_DISPLAYED = re.compile(r"display\s{0,4}:\s{0,4}none", re.IGNORECASE)
 _RAISED = re.compile(r"vertical-align\s{0,4}:\s{0,4}super", re.IGNORECASE)
 _EMPHASIS = {"b", "strong", "i", "em"}
 _INLINE = {*_EMPHASIS, "u", "span", "a", "font", "small", "big", "mark", "ins", "sub", "sup"}
 _CELLS = ["td", "th"]
-_IN_FIGURE = re.compile(r"[\d⁰¹²³⁴-⁹⁾]\S|\S\d")
+_IN_FIGURE = re.compile(r"[\d⁰¹²³⁴-⁹⁾]\S|\S\d")  # two characters that may belong to one figure
 MOST_SPANNED = 200
 
 
@@ -62,19 +63,20 @@ def _remove_hidden(soup: BeautifulSoup) -> int:
 
 def to_text(soup: BeautifulSoup) -> str:
     """Return the soup as Markdown with pipe tables; modifies the soup."""
-    _strip(soup)
-    tables = dict(_take_tables(soup))
+    _simplify(soup)
+    tables = dict(_extract_tables(soup))
     converter = MarkdownConverter(
         heading_style="ATX", bullets="-", strip=["a", "img"], escape_asterisks=False, escape_underscores=False,
         escape_misc=False,
     )  # fmt: skip
     markdown = str(converter.convert_soup(soup))
-    for mark, table in tables.items():
-        markdown = markdown.replace(mark, table)
+    for placeholder, table in tables.items():
+        markdown = markdown.replace(placeholder, table)
     return _BLANK_LINES.sub("\n\n", markdown.replace("\xa0", " ")).strip()
 
 
-def _strip(soup: BeautifulSoup) -> None:
+def _simplify(soup: BeautifulSoup) -> None:
+    """Remove what contains no text, and rewrite what markdownify would drop or join."""
     for box in soup("input", type=_BOX):
         box.replace_with("☑" if box.has_attr("checked") else "☐")
     for tag in soup(_DROPPED):
@@ -83,9 +85,9 @@ def _strip(soup: BeautifulSoup) -> None:
         _strike(tag)
     for node in soup.find_all(string=lambda text: isinstance(text, Comment | PreformattedString)):
         node.extract()
-    for tag in soup(_is_raised):
-        _raise(tag)
-    for tag in [*soup(_BLOCKS), *soup(list(_INLINE), style=_APART)]:
+    for tag in soup(_is_superscript):
+        _rewrite_superscript(tag)
+    for tag in [*soup(_BLOCKS), *soup(list(_INLINE), style=_BLOCK_STYLE)]:
         tag.name = "div"
     _join_figures(soup)
 
@@ -98,50 +100,54 @@ def _strike(tag: Tag) -> None:
         tag.append("~~")
 
 
-def _is_raised(tag: Tag) -> bool:
-    is_said = tag.name == "sup" or (tag.name in _INLINE and _RAISED.search(str(tag.get("style", ""))) is not None)
-    return is_said and tag.find([*_BREAKS, *_CELLS]) is None
+def _is_superscript(tag: Tag) -> bool:
+    is_raised = tag.name == "sup" or (tag.name in _INLINE and _RAISED.search(str(tag.get("style", ""))) is not None)
+    return is_raised and tag.find([*_BREAKS, *_CELLS]) is None
 
 
-def _raise(tag: Tag) -> None:
+def _rewrite_superscript(tag: Tag) -> None:
     """Write a superscript so that it can't be read as part of the figure before it, unless it fills its cell."""
     text = tag.get_text()
     before = tag.find_previous(string=True) if text.strip() else None
-    written = raised(text, str(before or ""))
-    if written != text and not _fills_cell(tag):
-        tag.string = written
+    superscript = as_superscript(text, str(before or ""))
+    if superscript != text and not _fills_cell(tag):
+        tag.string = superscript
 
 
 def _fills_cell(tag: Tag) -> bool:
-    for one in (tag, *tag.parents):
-        if one.name in _CELLS or any(str(beside).strip() for beside in chain(one.next_siblings, one.previous_siblings)):
-            return one.name in _CELLS
+    """Return whether an element is the only content of a table cell."""
+    for element in (tag, *tag.parents):
+        if element.name in _CELLS:
+            return True
+        if any(str(sibling).strip() for sibling in chain(element.next_siblings, element.previous_siblings)):
+            return False
     return False
 
 
 def _join_figures(soup: BeautifulSoup) -> None:
-    """Remove emphasis that starts or ends inside a figure, whose digits the Markdown marks would separate."""
+    """Remove emphasis that starts or ends inside a figure, because its marks in Markdown would split the figure."""
     for before, after in pairwise(soup.find_all(string=True)):
-        if _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
-            between = _between(before, after)
-            if not any(map(_is_block, between)):
-                for tag in [tag for tag in between if tag.name in _EMPHASIS]:
-                    tag.name = "span"  # renaming is faster than removing it, which searches its siblings
+        if not _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
+            continue
+        between = _between(before, after)
+        if not any(map(_is_block, between)):
+            for tag in [tag for tag in between if tag.name in _EMPHASIS]:
+                tag.name = "span"  # renaming is faster than removing it, which searches its siblings
 
 
 def _is_block(tag: Tag) -> bool:
-    return tag.name in _BREAKS or _DISPLAYED.search(str(tag.get("style", ""))) is not None
+    return tag.name in _BREAKS or _NOT_INLINE.search(str(tag.get("style", ""))) is not None
 
 
 def _between(before: NavigableString, after: NavigableString) -> list[Tag]:
     """Return the elements that end after the first text or start before the second."""
-    around = {id(tag) for tag in after.parents}
-    ended = [tag for tag in before.parents if id(tag) not in around]
-    earlier_elements = takewhile(lambda one: one is not before, after.previous_elements)
-    return [*ended, *(one for one in earlier_elements if isinstance(one, Tag))]
+    around_after = {id(tag) for tag in after.parents}
+    ending = [tag for tag in before.parents if id(tag) not in around_after]
+    nodes_between = takewhile(lambda node: node is not before, after.previous_elements)
+    return [*ending, *(node for node in nodes_between if isinstance(node, Tag))]
 
 
-def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
+def _extract_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
     """Replace each data table with a placeholder and yield (placeholder, Markdown); turn layout tables into divs."""
     for table in soup.find_all("table"):
         rows = [row for row in table.find_all("tr") if row.find_parent("table") is table]
@@ -151,12 +157,12 @@ def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
             continue
         grid, depth = _grid(rows)
         caption = table.find("caption")
-        mark = f"TABLE{uuid4().hex}"
-        title = f"{_words(caption)}\n\n" if caption else ""
-        holder = soup.new_tag("p")
-        holder.string = mark
-        table.replace_with(holder)
-        yield mark, f"\n\n{title}{to_markdown(grid, header_rows=depth, filled=True)}\n\n"
+        title = f"{_text(caption)}\n\n" if caption else ""
+        placeholder = f"TABLE{uuid4().hex}"
+        paragraph = soup.new_tag("p")
+        paragraph.string = placeholder
+        table.replace_with(paragraph)
+        yield placeholder, f"\n\n{title}{to_markdown(grid, header_rows=depth, drop_repeated=True)}\n\n"
 
 
 def _cells(row: Tag) -> list[Tag]:
@@ -167,37 +173,40 @@ def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
     """Return the cells, with spans filled in, and the number of header rows."""
     grid: list[list[str]] = []
     merged: list[Merged] = []
-    hanging: dict[int, tuple[int, str]] = {}  # column → (remaining rows, text)
+    open_spans: dict[int, tuple[int, str]] = {}  # column → (remaining rows, text)
     for row in rows:
         line: list[str] = []
         for cell in _cells(row):
-            _append_spanned(line, hanging)
-            text = _words(cell)
-            # 0: to the end of its row group
-            down = len(row.find_next_siblings("tr")) + 1 if cell.get("rowspan") == "0" else _span(cell, "rowspan")
+            _append_spanned(line, open_spans)
+            text = _text(cell)
+            down = _span(cell, "rowspan")
+            if cell.get("rowspan") == "0":  # to the end of its row group
+                down = len(row.find_next_siblings("tr")) + 1
             across = _span(cell, "colspan")
             if down > 1 or across > 1:
                 merged.append(Merged(len(grid), len(line), down, across))
             for _ in range(across):
                 if down > 1:
-                    hanging[len(line)] = (down - 1, text)
+                    open_spans[len(line)] = (down - 1, text)
                 line.append(text)
-        _append_spanned(line, hanging)
+        _append_spanned(line, open_spans)
         grid.append(line)
-    heads = 0
-    while heads < len(rows) - 1 and _is_header(rows[heads]):
-        heads += 1
-    return grid, header_rows(grid, merged, known=max(heads, 1))
+    header_count = 0
+    while header_count < len(rows) - 1 and _is_header(rows[header_count]):
+        header_count += 1
+    return grid, header_rows(grid, merged, least=max(header_count, 1))
 
 
-def _words(tag: Tag) -> str:
+def _text(tag: Tag) -> str:
     """Return an element's text, separating its text nodes by spaces unless they belong to one figure."""
     texts = tag.find_all(string=True)
-    parted = ((after if _is_figure(before, after) else f" {after}") for before, after in pairwise(texts))
-    return " ".join("".join([*texts[:1], *parted]).split())
+    parts = list(map(str, texts[:1]))
+    for before, after in pairwise(texts):
+        parts.append(after if _belong_to_one_figure(before, after) else f" {after}")
+    return " ".join("".join(parts).split())
 
 
-def _is_figure(before: NavigableString, after: NavigableString) -> bool:
+def _belong_to_one_figure(before: NavigableString, after: NavigableString) -> bool:
     """Return whether two adjacent texts belong to one figure, with only inline elements between them."""
     if not _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
         return False
@@ -205,11 +214,11 @@ def _is_figure(before: NavigableString, after: NavigableString) -> bool:
 
 
 def _append_spanned(line: list[str], open_spans: dict[int, tuple[int, str]]) -> None:
-    """Append the cells of earlier rows that reach into this one, by column: (rows left, text)."""
+    """Append the texts of cells of earlier rows that extend into this one at the next columns."""
     while len(line) in open_spans:
-        rows_left, text = open_spans.pop(len(line))
-        if rows_left > 1:
-            open_spans[len(line)] = (rows_left - 1, text)
+        remaining_rows, text = open_spans.pop(len(line))
+        if remaining_rows > 1:
+            open_spans[len(line)] = (remaining_rows - 1, text)
         line.append(text)
 
 

@@ -18,23 +18,23 @@ import olefile
 import unhwp
 from bs4 import BeautifulSoup
 
-from ingest.parsing.archive import MOST_UNPACKED, Office, has_text, local
+from ingest.parsing.archive import MOST_UNPACKED, Office, has_text, local_name
 from ingest.parsing.html import to_text
 from ingest.parsing.parsed import Format, LeftOut, Parsed, Reason, Unreadable, one_page
-from ingest.parsing.raised import raised
+from ingest.parsing.superscripts import as_superscript
 from ingest.parsing.text import first_heading
 
 MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """The first bytes of an OLE container."""
 _ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
-_MESSAGE = re.compile(r"__properties_version1\.0|__substg1\.0_", re.IGNORECASE)
+_OUTLOOK_STREAM = re.compile(r"__properties_version1\.0|__substg1\.0_", re.IGNORECASE)
 _PASSWORD, _DISTRIBUTION, _DRM = 1 << 1, 1 << 2, 1 << 4
 _CERTIFIED = 1 << 8  # encrypted with a certificate
 _PLACEHOLDER = re.compile(r"배포용 문서입니다\.\s{0,4}문서를 읽으려면")
 _TABLE = re.compile(r"<table>.*?(?:</table>|\Z)", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\[\]]*+\]\([^\[)]*+\)")
 _BOLD = re.compile(r"\*\*([^*\n]{1,400})\*\*")
-_IN_FIGURE = re.compile(r"\d\S|\S\d")
+_IN_FIGURE = re.compile(r"\d\S|\S\d")  # two characters that may belong to one figure
 _SUP = re.compile(r"<sup>([^<>]{0,200})</sup>")
 _BREAK = re.compile(r"<br\s*/?>")
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*+\n){2,}")
@@ -60,48 +60,53 @@ def parse_ole(path: Path) -> Parsed:
                 return _parsed(Format.HWP, data, None)
     except (OSError, ValueError, IndexError, TypeError, AttributeError) as exc:
         raise Unreadable(Reason.MALFORMED, "the file's container is damaged") from exc
-    if any(_MESSAGE.match(name) for name in names):
+    if any(_OUTLOOK_STREAM.match(name) for name in names):
         raise Unreadable(Reason.UNKNOWN_TYPE, "Outlook's .msg files are not supported: save the message as .eml")
     raise Unreadable(Reason.UNKNOWN_TYPE, "old Office formats (.doc, .xls, .ppt) are not supported: save as .docx")
 
 
 def parse_hwpx(office: Office) -> Parsed:
     """Parse an HWPX document."""
-    shown, left_out = _shown(office)
-    return replace(_parsed(Format.HWPX, shown.packed_again().getvalue(), office.title), left_out=+left_out)
+    visible, left_out = _without_hidden(office)
+    return replace(_parsed(Format.HWPX, visible.repacked().getvalue(), office.title), left_out=+left_out)
 
 
-def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
+def _without_hidden(office: Office) -> tuple[Office, Counter[LeftOut]]:
     """Return the document without memos, hidden comments and deleted text, and the number of each."""
-    parts, left_out = dict(office.parts), Counter[LeftOut]()
-    for name in office.parts:
-        if name.lower().startswith("contents/") and local(root := office.root(name)) == "sec":
-            left_out[LeftOut.DELETED] += _remove_deleted(root)
-            for aside in [one for one in root.iter() if _is_aside(one)]:
-                left_out[LeftOut.COMMENT] += has_text(aside)
-                aside[:] = []
-            parts[name] = ElementTree.tostring(root, "utf-8")
+    parts = dict(office.parts)
+    left_out = Counter[LeftOut]()
+    for name in (name for name in office.parts if name.lower().startswith("contents/")):
+        root = office.root(name)
+        if local_name(root) != "sec":
+            continue
+        left_out[LeftOut.DELETED] += _remove_deleted(root)
+        for comment in [element for element in root.iter() if _is_comment(element)]:
+            left_out[LeftOut.COMMENT] += has_text(comment)
+            comment[:] = []
+        parts[name] = ElementTree.tostring(root, "utf-8")
     return replace(office, parts=parts), left_out
 
 
 def _remove_deleted(root: Element) -> int:
     """Remove the text of tracked deletions; return the number that contain text."""
-    ended = {one.get("Id") for one in root.iter() if local(one) == "deleteEnd"}
-    open_ones: set[str | None] = set()
-    deleted: set[str | None] = set()
+    ids_with_end = {element.get("Id") for element in root.iter() if local_name(element) == "deleteEnd"}
+    open_ids: set[str | None] = set()
+    ids_with_text: set[str | None] = set()
     for element in root.iter():
-        if local(element) == "deleteBegin" and element.get("Id") in ended:
-            open_ones.add(element.get("Id"))
-        elif local(element) == "deleteEnd":
-            open_ones.discard(element.get("Id"))
-        if open_ones:
-            deleted |= open_ones if f"{element.text or ''}{element.tail or ''}".strip() else set()
+        if local_name(element) == "deleteBegin" and element.get("Id") in ids_with_end:
+            open_ids.add(element.get("Id"))
+        elif local_name(element) == "deleteEnd":
+            open_ids.discard(element.get("Id"))
+        if open_ids:
+            if f"{element.text or ''}{element.tail or ''}".strip():
+                ids_with_text |= open_ids
             element.text = element.tail = None
-    return len(deleted)
+    return len(ids_with_text)
 
 
-def _is_aside(element: Element) -> bool:
-    return local(element) == "hiddenComment" or (local(element) == "fieldBegin" and element.get("type") == "MEMO")
+def _is_comment(element: Element) -> bool:
+    is_memo = local_name(element) == "fieldBegin" and element.get("type") == "MEMO"
+    return is_memo or local_name(element) == "hiddenComment"
 
 
 def _check_flags(container: olefile.OleFileIO) -> None:
@@ -116,14 +121,14 @@ def _check_flags(container: olefile.OleFileIO) -> None:
 
 
 def _check_streams(container: olefile.OleFileIO) -> None:
-    bytes_left = MOST_UNPACKED
+    allowed_bytes = MOST_UNPACKED
     for name in container.listdir():
-        bytes_left -= _inflated(container.openstream(name).read(), bytes_left)
-        if bytes_left < 0:
+        allowed_bytes -= _inflated_size(container.openstream(name).read(), allowed_bytes)
+        if allowed_bytes < 0:
             raise Unreadable(Reason.HOSTILE, "the document unpacks to more than 200 MiB")
 
 
-def _inflated(data: bytes, most: int) -> int:
+def _inflated_size(data: bytes, most: int) -> int:
     """Return the inflated size of a stream in bytes; stops once it exceeds `most`."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     total = 0
@@ -143,25 +148,27 @@ def _parsed(kind: Format, data: bytes, title: str | None) -> Parsed:
     except unhwp.UnhwpError as exc:
         reason, detail = _KINDS.get(exc.kind, (Reason.MALFORMED, "the document is damaged"))
         raise Unreadable(reason, detail) from exc
-    if _PLACEHOLDER.search(rendered[:2000]) and len(rendered) < 2000:
+    if len(rendered) < 2000 and _PLACEHOLDER.search(rendered):
         raise Unreadable(Reason.PROTECTED, "it is a distribution copy (배포용): upload the original")
-    markdown = _tidied(rendered)
+    markdown = _tidy(rendered)
     return one_page(kind, markdown, title or first_heading(markdown))
 
 
-def _tidied(rendered: str) -> str:
-    with_tables = _TABLE.sub(lambda match: f"\n\n{to_text(BeautifulSoup(match.group(), 'lxml'))}\n\n", rendered)
-    whole = _BOLD.sub(_joined, _IMAGE.sub("", with_tables))
-    plain = _SUP.sub(lambda match: raised(match[1], whole[max(0, match.start() - 2) : match.start()]), whole)
+def _tidy(rendered: str) -> str:
+    """Rewrite unhwp's Markdown: HTML tables, superscripts and line breaks as Markdown, without images."""
+    text = _TABLE.sub(lambda table: f"\n\n{to_text(BeautifulSoup(table.group(), 'lxml'))}\n\n", rendered)
+    text = _BOLD.sub(_without_bold_in_figure, _IMAGE.sub("", text))
+    text = _SUP.sub(lambda sup: as_superscript(sup[1], sup.string[max(0, sup.start() - 2) : sup.start()]), text)
     lines = (
         _BREAK.sub(" " if line.startswith("|") else "\n\n", line).rstrip().replace("\u3000", " ")
-        for line in plain.split("\n")
+        for line in text.split("\n")
     )
     return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
 
 
-def _joined(bold: re.Match[str]) -> str:
-    """Drop bold marks that would split a figure."""
+def _without_bold_in_figure(bold: re.Match[str]) -> str:
+    """Return bold text without its marks if they would split a figure, otherwise unchanged."""
     inner, text = bold[1], bold.string
-    borders = text[bold.start() - 1 : bold.start()] + inner[0], inner[-1] + text[bold.end() : bold.end() + 1]
-    return inner if any(map(_IN_FIGURE.fullmatch, borders)) else bold[0]
+    at_start = text[bold.start() - 1 : bold.start()] + inner[0]
+    at_end = inner[-1] + text[bold.end() : bold.end() + 1]
+    return inner if _IN_FIGURE.fullmatch(at_start) or _IN_FIGURE.fullmatch(at_end) else bold[0]

@@ -40,7 +40,8 @@ def preview_image(path: Path, number: int, longest_side: int) -> tuple[int, byte
             return count, None
         page = _page(image, number - 1)
         page.thumbnail((longest_side, longest_side))
-        page.save(png := BytesIO(), "PNG")
+        png = BytesIO()
+        page.save(png, "PNG")
         return count, png.getvalue()
 
 
@@ -68,19 +69,20 @@ def _page(image: Image.Image, number: int) -> Image.Image:
         raise Unreadable(Reason.TOO_LARGE, f"a picture of more than {MOST_DECODED // 1_000_000} million dots")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    drawn = image.convert("RGBA")
-    ground = Image.new("RGBA", drawn.size, "white")
-    ground.alpha_composite(drawn)
-    return ground.convert("RGB")
+    transparent = image.convert("RGBA")
+    page = Image.new("RGBA", transparent.size, "white")
+    page.alpha_composite(transparent)
+    return page.convert("RGB")
 
 
 def _lines(image: Image.Image) -> list[Line]:
-    scale = min((MOST_PIXELS / (image.width * image.height)) ** 0.5, MOST_ENLARGED)
-    sized = image.resize((max(int(image.width * scale), 1), max(int(image.height * scale), 1)))
+    """Recognise the lines of an image in any orientation."""
     small = image.copy()
     small.thumbnail((SIDE_FOR_ORIENTATION, SIDE_FOR_ORIENTATION))
     orientation = detect_orientation(_picture(small, ORIENTATION_DPI))
-    return recognise(_picture(sized.rotate(-orientation.turn, expand=True), DPI), orientation.languages)
+    scale = min((MOST_PIXELS / (image.width * image.height)) ** 0.5, MOST_ENLARGED)
+    scaled = image.resize((max(int(image.width * scale), 1), max(int(image.height * scale), 1)))
+    return recognise(_picture(scaled.rotate(-orientation.turn, expand=True), DPI), orientation.languages)
 
 
 def _picture(image: Image.Image, dpi: int) -> Picture:

@@ -17,8 +17,10 @@ from ingest.parsing.text import decode
 
 MOST_PARTS = 1000
 LONGEST_SUBJECT = 10_000  # characters: a longer one hides a document in a header
+# At least two header fields, with their continuation lines.
 _HEADER = re.compile(rb"\A(?:[A-Za-z-]{2,40}:[ \t][^\n]*+\n(?:[ \t][^\n]*+\n)*+){2,}")
-_FIELDS = re.compile(
+# A field that only mail has, or a sender with a recipient, subject or date.
+_MAIL_FIELDS = re.compile(
     rb"^(received|mime-version|message-id|return-path|delivered-to):[ \t]"
     rb"|^from:[ \t](?s:.*)^(to|subject|date):[ \t]|^(to|subject|date):[ \t](?s:.*)^from:[ \t]",
     re.IGNORECASE | re.MULTILINE,
@@ -28,9 +30,9 @@ _ENCRYPTED = {"multipart/encrypted", "application/pkcs7-mime", "application/x-pk
 
 
 def is_mail(head: bytes) -> bool:
-    """Return whether the bytes start with mail headers: a mail-only field, or a sender and one other field."""
+    """Return whether the bytes start with the header of a mail."""
     match = _HEADER.match(head)
-    return match is not None and _FIELDS.search(match.group()) is not None
+    return match is not None and _MAIL_FIELDS.search(match.group()) is not None
 
 
 def parse_mail(data: bytes) -> Parsed:
@@ -38,48 +40,49 @@ def parse_mail(data: bytes) -> Parsed:
     try:
         message = message_from_bytes(data, policy=policy.default)
         parts = list(_parts(message))
-        title = _header(message, "Subject")
+        title = _field(message, "Subject")
         if len(title) > LONGEST_SUBJECT:
             raise Unreadable(Reason.TOO_LARGE, f"the Subject has more than {LONGEST_SUBJECT:,} characters")
         body, left_out = _body(message, parts)
-        text = "\n\n".join([*_head(message, title), body, *_attached(parts)])
+        text = "\n\n".join([*_heading(message, title), body, *_attachment_list(parts)])
     except (MessageError, LookupError, ValueError, AttributeError, TypeError) as exc:
         raise Unreadable(Reason.MALFORMED, "the message is damaged") from exc
     return one_page(Format.EML, text.strip(), title or None, left_out)
 
 
 def _parts(message: MIMEPart) -> Iterator[MIMEPart]:
-    """Yield the message's own parts; an attached message is one part."""
-    waiting = [message]
-    seen = 0
-    while waiting:
-        part = waiting.pop(0)
-        seen += 1
-        if seen > MOST_PARTS:
+    """Yield the message's parts in order; an attached message is one part."""
+    pending = [message]
+    count = 0
+    while pending:
+        part = pending.pop(0)
+        count += 1
+        if count > MOST_PARTS:
             raise Unreadable(Reason.HOSTILE, f"it has more than {MOST_PARTS} parts")
         if part.get_content_type() in _ENCRYPTED and part.get_param("smime-type") != "signed-data":
             raise Unreadable(Reason.ENCRYPTED, "the message is encrypted")
         if part.get_content_maintype() == "multipart":
-            waiting[:0] = part.iter_parts()
+            pending[:0] = part.iter_parts()
         else:
             yield part
 
 
-def _head(message: MIMEPart, title: str) -> Iterator[str]:
+def _heading(message: MIMEPart, title: str) -> Iterator[str]:
     if title:
         yield f"# {title}"
-    sender = _header(message, "From")
+    sender = _field(message, "From")
     if sender:
         yield f"From: {sender}"
-    sent = _header(message, "Date")
+    date = _field(message, "Date")
     try:
-        yield f"Date: {parsedate_to_datetime(sent).isoformat(' ', 'minutes')}"
+        yield f"Date: {parsedate_to_datetime(date).isoformat(' ', 'minutes')}"
     except (ValueError, TypeError):
-        if sent:
-            yield f"Date: {sent}"
+        if date:
+            yield f"Date: {date}"
 
 
-def _header(message: MIMEPart, name: str) -> str:
+def _field(message: MIMEPart, name: str) -> str:
+    """Return a header field's decoded value, or "" if it is missing."""
     raw = next((str(value) for field, value in message.raw_items() if field.lower() == name.lower()), "")
     if any("\udc80" <= c <= "\udcff" for c in raw):  # bytes without a declared encoding
         return " ".join(decode(raw.encode("utf-8", "surrogateescape")).split())
@@ -87,42 +90,45 @@ def _header(message: MIMEPart, name: str) -> str:
 
 
 def _body(message: MIMEPart, parts: list[MIMEPart]) -> tuple[str, Mapping[LeftOut, int]]:
-    """Return the HTML body and its left-out counts; the plain text instead if it has over twice as many letters."""
-    bodies = [part for part in parts if not _is_attached(part) and part.get_content_maintype() == "text"]
-    parsed = [parse_html(_text(p)) for p in bodies if p.get_content_subtype() == "html"]
-    pages = [one.pages[0].markdown for one in parsed]
-    left_out = sum((Counter(one.left_out) for one in parsed), Counter[LeftOut]())
-    plain = [_text(p).strip() for p in bodies if p.get_content_subtype() != "html"]
-    rich = "\n\n".join(pages)
-    poor = "\n\n".join(plain)
-    is_mixed = message.get_content_type() == "multipart/mixed" and pages and plain
+    """Return the body and its left-out counts.
+
+    Of two alternatives it is the HTML, unless the plain text has over twice as many letters; otherwise it is both.
+    """
+    bodies = [part for part in parts if not _is_attachment(part) and part.get_content_maintype() == "text"]
+    pages = [parse_html(_text(p)) for p in bodies if p.get_content_subtype() == "html"]
+    plain_texts = [_text(p).strip() for p in bodies if p.get_content_subtype() != "html"]
+    left_out = sum((Counter(page.left_out) for page in pages), Counter[LeftOut]())
+    rich = "\n\n".join(page.pages[0].markdown for page in pages)
+    plain = "\n\n".join(plain_texts)
+    is_mixed = message.get_content_type() == "multipart/mixed" and pages and plain_texts
     if is_mixed and not any(p.get_content_type() == "multipart/alternative" for p in message.walk()):
-        return f"{poor}\n\n{rich}", left_out
-    is_rich = sum(map(str.isalnum, rich)) * 2 >= sum(map(str.isalnum, poor))
-    return (rich, left_out) if is_rich else (poor, {})
+        return f"{plain}\n\n{rich}", left_out
+    is_rich = sum(map(str.isalnum, rich)) * 2 >= sum(map(str.isalnum, plain))
+    return (rich, left_out) if is_rich else (plain, {})
 
 
 def _text(part: MIMEPart) -> str:
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes) or not data:
         return ""
-    charset = (part.get_content_charset() or "").lower()
+    charset = (part.get_content_charset() or "ascii").lower()
+    if charset in _KOREAN:  # Korean mail declares EUC-KR and uses its superset cp949
+        charset = "cp949"
     try:
-        # Korean mail declares EUC-KR and uses its superset cp949.
-        return data.decode("cp949" if charset in _KOREAN else charset or "ascii").replace("\r\n", "\n")
+        return data.decode(charset).replace("\r\n", "\n")
     except (LookupError, UnicodeDecodeError):
         return decode(data)
 
 
-def _is_attached(part: MIMEPart) -> bool:
+def _is_attachment(part: MIMEPart) -> bool:
     return part.get_content_disposition() == "attachment" or part.get_filename() is not None
 
 
-def _attached(parts: list[MIMEPart]) -> Iterator[str]:
+def _attachment_list(parts: list[MIMEPart]) -> Iterator[str]:
     names = [
         " ".join((part.get_filename() or part.get_content_type()).split())
         for part in parts
-        if _is_attached(part) or part.get_content_maintype() not in {"text", "image"}
+        if _is_attachment(part) or part.get_content_maintype() not in {"text", "image"}
     ]
     if names:
         yield "\n".join(["Attachments, not read:", "", *(f"- {name}" for name in names)])

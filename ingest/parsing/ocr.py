@@ -29,7 +29,7 @@ ORIENTATION_DPI = 150  # enough to detect the orientation
 MOST_PIXELS = 9_000_000  # an A4 page at 300 dpi
 CPU_SECONDS = 28  # a page takes 1 to 5 s
 MEMORY_BYTES = 512 * 1024 * 1024
-LEAST_CONFIDENCE = 30.0  # of 100: below it tesseract reads letters into pictures
+LEAST_CONFIDENCE = 30.0  # of 100: below it, tesseract takes parts of pictures for letters
 MOST_BLANK = 100  # characters between two words
 LEAST_TURN_CONFIDENCE = 2.0  # tesseract's confidence in an orientation; correct ones score 7 to 40
 HEADING = 1.5  # times the page's median line height
@@ -48,7 +48,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Word:
-    """A recognised word; its box is in pixels from the top left corner, and `spaced` means that a space precedes it."""
+    """A recognised word; its box is in pixels from the top left corner."""
 
     line: tuple[int, int, int]
     left: int
@@ -56,7 +56,7 @@ class _Word:
     right: int
     bottom: int
     confidence: float
-    spaced: bool
+    follows_space: bool
     text: str
 
 
@@ -70,10 +70,11 @@ class PageOrientation:
 
 def detect_orientation(picture: Picture) -> PageOrientation:
     """Detect a page's orientation and script; upright if it has too little text."""
-    fields = dict(line.split(": ", 1) for line in _tesseract(picture, "--psm", "0").splitlines() if ": " in line)
+    output = _tesseract(picture, "--psm", "0")
+    fields = dict(line.split(": ", 1) for line in output.splitlines() if ": " in line)
     languages = LANGUAGES.get(fields.get("Script", ""), OTHER_LANGUAGES)
-    confident = float(fields.get("Orientation confidence", "0")) >= LEAST_TURN_CONFIDENCE
-    return PageOrientation(turn=int(fields.get("Rotate", "0")) if confident else 0, languages=languages)
+    is_confident = float(fields.get("Orientation confidence", "0")) >= LEAST_TURN_CONFIDENCE
+    return PageOrientation(turn=int(fields.get("Rotate", "0")) if is_confident else 0, languages=languages)
 
 
 def recognise(picture: Picture, languages: str, *, seconds: int = CPU_SECONDS) -> list[Line]:
@@ -129,17 +130,21 @@ def _limit(seconds: int) -> None:
 
 
 def _words(output: str) -> Iterator[_Word]:
-    """Yield the words of tesseract's TSV in Korean syllables; its text output shows which have a space before them."""
+    """Yield the words of tesseract's output: its TSV, in which each Korean syllable is a word, then its text.
+
+    Only the text shows which words follow a space.
+    """
     lines = output.split("\n")
-    rows = next((i for i, line in enumerate(lines) if line.count("\t") != len(_FIELDS) - 1), len(lines))
-    text = "\n".join(lines[rows:])
-    at = 0
-    for row in csv.DictReader(lines[:rows], fieldnames=_FIELDS, delimiter="\t", quoting=csv.QUOTE_NONE):
+    row_count = next((i for i, line in enumerate(lines) if line.count("\t") != len(_FIELDS) - 1), len(lines))
+    text = "\n".join(lines[row_count:])
+    end = 0  # of the previous word in the text
+    for row in csv.DictReader(lines[:row_count], fieldnames=_FIELDS, delimiter="\t", quoting=csv.QUOTE_NONE):
         word = row["text"].strip()
         if row["level"] != "5" or not word:
             continue
-        start = at + len(text[at : at + MOST_BLANK]) - len(text[at : at + MOST_BLANK].lstrip())
-        is_next = text.startswith(word, start)
+        following = text[end : end + MOST_BLANK]
+        start = end + len(following) - len(following.lstrip())
+        is_in_text = text.startswith(word, start)
         left, top = int(row["left"]), int(row["top"])
         yield _Word(
             line=(int(row["block"]), int(row["par"]), int(row["line"])),
@@ -149,9 +154,9 @@ def _words(output: str) -> Iterator[_Word]:
             bottom=top + int(row["height"]),
             confidence=float(row["confidence"]),
             text=word,
-            spaced=start > at or not is_next,
+            follows_space=start > end or not is_in_text,
         )
-        at = start + len(word) if is_next else at
+        end = start + len(word) if is_in_text else end
 
 
 def _lines(words: Sequence[_Word], picture: Picture) -> list[Line]:
@@ -159,7 +164,8 @@ def _lines(words: Sequence[_Word], picture: Picture) -> list[Line]:
     if not confident:
         return []
     usual_height = median(word.bottom - word.top for word in confident)
-    return [_line(list(line), usual_height, picture) for _, line in groupby(confident, key=lambda word: word.line)]
+    by_line = groupby(confident, key=lambda word: word.line)
+    return [_line(list(line_words), usual_height, picture) for _, line_words in by_line]
 
 
 def _line(words: Sequence[_Word], usual_height: float, picture: Picture) -> Line:
@@ -168,7 +174,7 @@ def _line(words: Sequence[_Word], usual_height: float, picture: Picture) -> Line
     # Letters with and without tails differ in height, so only a much taller line is a heading.
     size = height if height >= HEADING * usual_height else usual_height
     return Line(
-        text="".join(f" {word.text}" if word.spaced else word.text for word in words).strip(),
+        text="".join(f" {word.text}" if word.follows_space else word.text for word in words).strip(),
         size_step=round(size * points * 2) / 2,
         left=min(word.left for word in words) * points,
         bottom=(picture.height - max(word.bottom for word in words)) * points,

@@ -38,9 +38,10 @@ from ingest.parsing.pdf_letters import (
     hide_text,
     placed_letters,
     remove_replacements,
-    with_raised,
+    with_superscripts,
 )
 from ingest.parsing.pdf_tables import tables_on_page
+from ingest.parsing.text import is_unmapped
 
 SAMPLED = 64  # letters sampled to detect a page's rotation
 LEAST_LETTERS = 16  # fewer are a stamp or page number rather than the page's text
@@ -48,7 +49,7 @@ SCAN_SHARE = 0.2  # of a page that pictures must cover to count as a scan
 STAMPED_SHARE = 0.5  # the same for a page with a few lines of text
 MOST_STAMPED = 200  # letters on such a page: a source, a header, an approval box
 STAMPED_SECONDS = 10  # of CPU time, since these pictures may contain no text
-MOST_VAIN = 5  # pages per file whose pictures add no text; further ones are treated as backgrounds
+MOST_TEXTLESS = 5  # pages per file whose pictures add no text; after them, pictures are treated as backgrounds
 OUTLINES = 30  # drawn paths that suggest outlined letters
 
 _FILE_NAME = re.compile(
@@ -67,7 +68,7 @@ def parse_pdf(path: Path, on_page: OnPage) -> Parsed:
         pages: list[ReadPage] = []
         for i in range(len(document)):
             on_page()
-            may_be_stamped = sum(page.is_vain for page in pages) < MOST_VAIN
+            may_be_stamped = sum(page.has_textless_pictures for page in pages) < MOST_TEXTLESS
             pages.append(_page(document, i, may_be_stamped=may_be_stamped))
         title = document.get_metadata_value("Title").strip("\x00 \t\r\n")
     except pypdfium2.PdfiumError as exc:
@@ -98,7 +99,7 @@ class ReadPage:
 
     blocks: list[Block]
     left_out: Counter[LeftOut] = field(default_factory=Counter)
-    is_vain: bool = False
+    has_textless_pictures: bool = False
     """Whether its pictures were recognised and added no text."""
 
 
@@ -114,19 +115,18 @@ def assemble(kind: Format, read: Sequence[ReadPage], title: str) -> Parsed:
     running = running_lines(pages)
     body = [
         block
-        for page, own in zip(pages, running, strict=True)
+        for page, running_here in zip(pages, running, strict=True)
         for block in page
-        if isinstance(block, Line) and block not in own
+        if isinstance(block, Line) and block not in running_here
     ]
     sizes = heading_sizes(body)
-    biggest = next((line.text for line in body if sizes and line.size_step == sizes[0]), None)
-    whole = with_headers(pages, running)
+    first_heading = next((line.text for line in body if sizes and line.size_step == sizes[0]), None)
+    final_pages = without_repeats(with_headers(pages, running), running)
     return Parsed(
         format=kind,
-        title=title if title and not _FILE_NAME.search(title) else biggest,
+        title=title if title and not _FILE_NAME.search(title) else first_heading,
         pages=tuple(
-            Page(number=number, markdown=to_page(blocks, sizes))
-            for number, blocks in enumerate(without_repeats(whole, running), start=1)
+            Page(number=number, markdown=to_page(blocks, sizes)) for number, blocks in enumerate(final_pages, start=1)
         ),
         left_out=sum((page.left_out for page in read), Counter[LeftOut]()),
     )
@@ -142,29 +142,33 @@ def _as_drawn(document: pypdfium2.PdfDocument, index: int) -> pypdfium2.PdfPage:
 
 
 def _page(document: pypdfium2.PdfDocument, index: int, *, may_be_stamped: bool) -> ReadPage:
-    page, is_vain = _as_drawn(document, index), False
+    page = _as_drawn(document, index)
+    has_textless_pictures = False
     try:
         remove_replacements(page)
         text = page.get_textpage()
         upright = Upright(turn=_turn(text), sheet=page.get_mediabox())
-        as_written = list(placed_letters(page, text, upright))
-        letters = list(with_raised(as_written))
-        count = sum(letter.letter.isalnum() for letter in letters if not letter.hidden)
-        found_tables = tables_on_page(page, upright, letters) if count > 0 else []
-        blocks = list(_blocks(text.get_text_range(), as_written, letters, found_tables))
+        written = list(placed_letters(page, text, upright))
+        letters = list(with_superscripts(written))
+        letter_count = sum(letter.letter.isalnum() for letter in letters if not letter.hidden)
+        tables = tables_on_page(page, upright, letters) if letter_count > 0 else []
+        blocks = list(_blocks(text.get_text_range(), written, letters, tables))
         text.close()
         lines = [block for block in blocks if isinstance(block, Line)]
-        if not found_tables and (readable := _readable(lines)) < LEAST_LETTERS and _draws(page, lines):
-            # Without its embedded font, the text layer is reliable and the rendered page is not.
-            keeps_text = readable > 0 and has_unembedded_fonts(page)
-            blocks = [*lines, *_below(page)] if keeps_text else [*_recognised(page)] or blocks
-        elif may_be_stamped and count < MOST_STAMPED and _covered(page) >= STAMPED_SHARE:
-            below = _below_in_time(page)
-            is_vain = _readable(below) <= count
-            blocks += [] if is_vain else below
+        readable = _readable(lines)
+        if not tables and readable < LEAST_LETTERS and _may_draw_text(page, lines):
+            # A rendered page lacks letters whose font is not embedded; the text layer has them.
+            if readable > 0 and has_unembedded_fonts(page):
+                blocks = [*lines, *_text_of_pictures(page)]
+            else:
+                blocks = [*_recognised(page)] or blocks
+        elif may_be_stamped and letter_count < MOST_STAMPED and _picture_share(page) >= STAMPED_SHARE:
+            added_lines = _text_of_stamped_scan(page)
+            has_textless_pictures = _readable(added_lines) <= letter_count
+            blocks += [] if has_textless_pictures else added_lines
     finally:
         page.close()
-    return ReadPage(blocks, hidden_words(letters), is_vain)
+    return ReadPage(blocks, hidden_words(letters), has_textless_pictures)
 
 
 def _recognised(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
@@ -172,15 +176,16 @@ def _recognised(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Lin
     return recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages, seconds=seconds)
 
 
-def _below(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
+def _text_of_pictures(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
     """Recognise the page without its text layer, which is read from the file instead."""
     hide_text(page)
     return _recognised(page, seconds)
 
 
-def _below_in_time(page: pypdfium2.PdfPage) -> list[Line]:
+def _text_of_stamped_scan(page: pypdfium2.PdfPage) -> list[Line]:
+    """Recognise the pictures of a page with a few lines of text; return no lines if that takes too long."""
     try:
-        return _below(page, STAMPED_SECONDS)
+        return _text_of_pictures(page, STAMPED_SECONDS)
     except Unreadable as exc:
         if exc.reason is Reason.TOO_SLOW:
             return []
@@ -201,32 +206,33 @@ def _readable(lines: Sequence[Line]) -> int:
     """Count the letters and digits of the text layer; 0 if unmapped characters outnumber them."""
     text = "".join(line.text for line in lines)
     letters = sum(c.isalnum() for c in text)
-    strange = sum(c == "\ufffd" or "\ue000" <= c <= "\uf8ff" for c in text)
-    return letters if letters > strange else 0
+    unmapped = sum(map(is_unmapped, text))
+    return letters if letters > unmapped else 0
 
 
-def _draws(page: pypdfium2.PdfPage, lines: Sequence[Line]) -> bool:
+def _may_draw_text(page: pypdfium2.PdfPage, lines: Sequence[Line]) -> bool:
     """Return whether a page may draw text: as pictures, many paths, or unmapped characters."""
+    is_scan = _picture_share(page) >= SCAN_SHARE
+    has_characters = sum(len(line.text) for line in lines) >= LEAST_LETTERS
     paths = islice(page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_PATH], max_depth=3), OUTLINES)
-    is_scan = _covered(page) >= SCAN_SHARE
-    return is_scan or sum(len(line.text) for line in lines) >= LEAST_LETTERS or sum(1 for _ in paths) == OUTLINES
+    return is_scan or has_characters or sum(1 for _ in paths) == OUTLINES
 
 
-def _covered(page: pypdfium2.PdfPage) -> float:
+def _picture_share(page: pypdfium2.PdfPage) -> float:
     """Return the total area of a page's pictures as a share of the page."""
     width, height = page.get_size()
-    sheet: float = max(width * height, 1.0)
-    covered = 0.0
+    page_area: float = max(width * height, 1.0)
+    picture_area = 0.0
     for image in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_IMAGE], max_depth=3):
         left, bottom, right, top = image.get_bounds()
-        covered += max(right - left, 0.0) * max(top - bottom, 0.0)
-    return covered / sheet
+        picture_area += max(right - left, 0.0) * max(top - bottom, 0.0)
+    return picture_area / page_area
 
 
 def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
     width, height = page.get_size()
     scale = min(dpi / 72, (MOST_PIXELS / max(width * height, 1.0)) ** 0.5)
-    # In colour: tesseract misses letters on a coloured background in a grey picture.
+    # In colour, because in a grey picture tesseract misses letters on a coloured background.
     bitmap = page.render(scale=scale, rotation=turn, rev_byteorder=True, force_bitmap_format=pdfium_c.FPDFBitmap_BGR)
     try:
         rows = memoryview(bitmap.buffer).cast("B")
@@ -240,35 +246,37 @@ def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
 def _blocks(
     text: str, written: Sequence[PlacedLetter], letters: Sequence[PlacedLetter], tables: Sequence[Table]
 ) -> Iterator[Block]:
-    """Yield the page's lines and tables; a table takes the place of its first letter, and its letters are in no line.
+    """Yield the page's lines and tables; a table comes at the place of its first letter, and no line has its letters.
 
-    `letters` is `written` with superscripts replaced by superscript characters; hidden letters become spaces.
+    `letters` is `written` with superscript characters. Hidden letters become spaces.
     """
     pairs = zip(written, letters, strict=True)
-    shown_letters = {(one.index, one.letter): " " if one.hidden else letter.letter for one, letter in pairs}
+    replacements = {(old.index, old.letter): " " if old.hidden else new.letter for old, new in pairs}
     boxes = {letter.index: letter.box for letter in letters if not letter.hidden}
-    homes = {index: table for table in tables for index in table.letters}
-    placed: set[int] = set()
-    start = 0
+    table_of = {index: table for table in tables for index in table.letters}
+    yielded_tables: set[int] = set()
+    line_start = 0
     for line in text.split("\n"):
-        raw = "".join(shown_letters.get((start + i, c), c) for i, c in enumerate(line))
-        for table, at, part in _parts(start, raw, homes):
+        raw = "".join(replacements.get((line_start + i, c), c) for i, c in enumerate(line))
+        for table, start, part in _parts(line_start, raw, table_of):
             if table is None:
-                yield from _line(boxes, at, part)
-            elif id(table) not in placed:
-                placed.add(id(table))
+                yield from _line(boxes, start, part)
+            elif id(table) not in yielded_tables:
+                yielded_tables.add(id(table))
                 yield table
-        start += len(raw) + 1
+        line_start += len(raw) + 1
 
 
-def _parts(start: int, raw: str, homes: Mapping[int, Table]) -> Iterator[tuple[Table | None, int, str]]:
+def _parts(line_start: int, raw: str, table_of: Mapping[int, Table]) -> Iterator[tuple[Table | None, int, str]]:
     """Yield (table or None, start, text) for each part of a line inside or outside a table."""
-    home, begin = None, 0
+    table: Table | None = None
+    part_start = 0
     for i, c in enumerate(raw):
-        if not c.isspace() and (other := homes.get(start + i)) is not home:
-            yield home, start + begin, raw[begin:i]
-            home, begin = other, i
-    yield home, start + begin, raw[begin:]
+        next_table = table if c.isspace() else table_of.get(line_start + i)
+        if next_table is not table:
+            yield table, line_start + part_start, raw[part_start:i]
+            table, part_start = next_table, i
+    yield table, line_start + part_start, raw[part_start:]
 
 
 def _line(boxes: Mapping[int, Box], start: int, raw: str) -> Iterator[Line]:
@@ -276,14 +284,14 @@ def _line(boxes: Mapping[int, Box], start: int, raw: str) -> Iterator[Line]:
     text = raw.rstrip("\r").replace("\ufffe", "").replace("\x00", "").replace("\t", " ")
     if not text.strip():
         return
-    found_boxes = [boxes[at] for at in range(start, start + len(raw)) if at in boxes]
-    heights = Counter(round((box.top - box.bottom) * 2) / 2 for box in found_boxes)
+    letter_boxes = [boxes[index] for index in range(start, start + len(raw)) if index in boxes]
+    heights = Counter(round((box.top - box.bottom) * 2) / 2 for box in letter_boxes)
     yield Line(
         text=" ".join(text.split()),
         size_step=heights.most_common(1)[0][0] if heights else 0.0,
-        left=min((box.left for box in found_boxes), default=0.0),
-        bottom=min((box.bottom for box in found_boxes), default=0.0),
-        right=max((box.right for box in found_boxes), default=0.0),
-        top=max((box.top for box in found_boxes), default=0.0),
+        left=min((box.left for box in letter_boxes), default=0.0),
+        bottom=min((box.bottom for box in letter_boxes), default=0.0),
+        right=max((box.right for box in letter_boxes), default=0.0),
+        top=max((box.top for box in letter_boxes), default=0.0),
         spaced_end=text.endswith(" "),
     )

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 # A possible page number: alone, or before a word for "page".
 _PAGE_NUMBER = re.compile(r"(?<!\w)(?<!\d[.,])\d{1,5}(?=\s?(?:쪽|페이지|p\b)|(?!\w|[.,]\d|\s?[%％‰]))")
-_APART_BEFORE = re.compile(r"(?:[|｜]|\bpage)\s?\Z", re.IGNORECASE)
-_APART_AFTER = re.compile(r"\s?(?:[|｜]|쪽|페이지)")
+# A bar or a word for "page" before and after a page number.
+_MARK_BEFORE = re.compile(r"(?:[|｜]|\bpage)\s?\Z", re.IGNORECASE)
+_MARK_AFTER = re.compile(r"\s?(?:[|｜]|쪽|페이지)")
 _LONGEST = 200  # characters of a line that may contain the page number
 _AMOUNT = re.compile(r"\d\s?(?:[%％‰]|[십백천만억조]*+원)|[₩￦$€£¥]\s?\d")
 _BULLET = re.compile(r"^([-•·●○◦▪■□◆◇▶▷※☞*]|\(?\d{1,2}[.)]|[①-⑳가-하][.)]?)\s")
@@ -89,22 +90,29 @@ class Table:
     def top(self) -> float:
         return max((cell.top for cell in self.cells), default=0.0)
 
-    def goes_on_in(self, other: "Table", top: float) -> bool:
+    @property
+    def left_edges(self) -> list[int]:
+        """The distinct left edges of its cells, from left to right."""
+        return sorted({round(cell.left) for cell in self.cells})
+
+    def continues_in(self, other: "Table", page_top: float) -> bool:
         """Return whether `other`, the first block of the next page, continues this table.
 
-        It does if its columns match, it has no header, and its first row did not fit below this table (text starts at
-        `top`).
+        It does if its columns match, it has no header, and its first row did not fit below this table. The text of a
+        page starts at `page_top`.
         """
         end = min((cell.bottom for cell in self.cells), default=0.0)
-        row = max((cell.top - cell.bottom for cell in other.cells if other.top - cell.top < SAME_EDGE), default=0.0)
-        if end - row > top * MARGIN:
+        first_row = [cell for cell in other.cells if other.top - cell.top < SAME_EDGE]
+        row_height = max((cell.top - cell.bottom for cell in first_row), default=0.0)
+        if end - row_height > page_top * MARGIN or len(self.left_edges) != len(other.left_edges):
             return False
-        own, others = (sorted({round(cell.left) for cell in table.cells}) for table in (self, other))
-        alike = len(own) == len(others) and all(abs(a - b) <= SAME_EDGE for a, b in zip(own, others, strict=True))
-        head, next_head = (table.markdown.split("\n", 1)[0] for table in (self, other))
-        return alike and other.header_rows == 1 and head != next_head and head.count(" | ") == next_head.count(" | ")
+        edges = zip(self.left_edges, other.left_edges, strict=True)
+        has_same_columns = all(abs(edge - other_edge) <= SAME_EDGE for edge, other_edge in edges)
+        head, other_head = (table.markdown.split("\n", 1)[0] for table in (self, other))
+        may_follow = head != other_head and head.count(" | ") == other_head.count(" | ")
+        return has_same_columns and other.header_rows == 1 and may_follow
 
-    def followed_by(self, other: "Table") -> "Table":
+    def with_rows_of(self, other: "Table") -> "Table":
         """Return the continuation with this table's header; its apparent header becomes its first row."""
         head, rule, *_ = self.markdown.split("\n")
         first, _, *rest = other.markdown.split("\n")
@@ -123,63 +131,70 @@ def running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, str]]
     """
     if len(pages) < 3:
         return [{} for _ in pages]
-    keys = [_keys(page, number) for number, page in enumerate(pages)]
-    count = Counter(key for page in keys for key in {key for line in page.values() for key in line})
-    common = ({line: max(own, key=count.__getitem__, default="") for line, own in page.items()} for page in keys)
-    return [{line: key for line, key in page.items() if count[key] * 2 > len(pages)} for page in common]
+    all_keys = [_keys(page, number) for number, page in enumerate(pages)]
+    page_counts: Counter[str] = Counter()
+    for keys_of in all_keys:
+        page_counts.update({key for keys in keys_of.values() for key in keys})
+    running: list[Mapping[Block, str]] = []
+    for keys_of in all_keys:
+        commonest = {line: max(keys, key=page_counts.__getitem__) for line, keys in keys_of.items() if keys}
+        running.append({line: key for line, key in commonest.items() if page_counts[key] * 2 > len(pages)})
+    return running
 
 
 def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
-    """Return a page's first and last lines, each as is and with numbers replaced by their offset from the page number.
+    """Return the texts by which a page's first and last two lines are compared with those of other pages.
 
-    In top lines, numbers are replaced only if the line has no words or the number is set apart like a page number:
-    "Product 2" may be the page's subject.
+    A line is compared as it is if a gap separates it from the page's text. It is also compared with a number replaced
+    by its offset from the page number; in top lines, only if the line has no words or the number is marked as a page
+    number, because "Product 2" may be the page's subject.
     """
     lines = sorted((b for b in page if isinstance(b, Line)), key=lambda b: b.top)
-    lines_of: dict[Block, list[str]] = {}
-    for inwards in (lines[:-4:-1], lines[:3]):
-        apart = [not _follows(*sorted(pair, key=lambda line: -line.top)) for pair in pairwise(inwards)] + [True] * 2
-        for at, line in enumerate(inwards[:2]):
-            if _AMOUNT.search(line.text) is None:
-                is_counted = inwards[0] is lines[0] or not any(map(str.isalpha, line.text))
-                as_it_is = [line.text] if any(apart[at:2]) else []
-                counted = _counted(line.text, number, all_of_them=is_counted)
-                lines_of[line] = [*lines_of.get(line, ()), *as_it_is, *counted]
-    return lines_of
+    keys_of: dict[Block, list[str]] = {}
+    for inwards in (lines[:-4:-1], lines[:3]):  # from the top, from the bottom
+        gaps = [not _follows(*sorted(pair, key=lambda line: -line.top)) for pair in pairwise(inwards)]
+        for index, line in enumerate(inwards[:2]):
+            if _AMOUNT.search(line.text) is not None:
+                continue
+            is_apart = len(inwards) < 3 or any(gaps[index:])
+            is_last = inwards[0] is lines[0]
+            numbered = _numbered(line.text, number, only_marked=not is_last and any(map(str.isalpha, line.text)))
+            keys_of[line] = [*keys_of.get(line, ()), *([line.text] if is_apart else ()), *numbered]
+    return keys_of
 
 
-def _counted(text: str, number: int, *, all_of_them: bool) -> Iterator[str]:
-    """Yield the line once per candidate page number; without `all_of_them`, only if a sign or word marks it as one."""
+def _numbered(text: str, page: int, *, only_marked: bool) -> Iterator[str]:
+    """Yield the line once for each number that may be the page's; with `only_marked`, a sign or word must say so."""
     for match in _PAGE_NUMBER.finditer(text) if len(text) <= _LONGEST else ():
-        if all_of_them or _APART_BEFORE.search(text[: match.start()]) or _APART_AFTER.match(text, match.end()):
-            yield f"{text[: match.start()]}\0{int(match[0]) - number}{text[match.end() :]}"
+        is_marked = _MARK_BEFORE.search(text[: match.start()]) or _MARK_AFTER.match(text, match.end())
+        if is_marked or not only_marked:
+            yield f"{text[: match.start()]}\0{int(match[0]) - page}{text[match.end() :]}"
 
 
 def without_repeats(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
     """Keep each header and footer only on its first page; a page without other text keeps them."""
     seen: set[str] = set()
-    kept_pages: list[list[Block]] = []
-    for page, own in zip(pages, running, strict=True):
-        unseen = [block for block in page if own.get(block) not in seen]
-        kept_pages.append(unseen or list(page))
-        seen.update(own.values())
-    return kept_pages
+    shortened_pages: list[list[Block]] = []
+    for page, running_here in zip(pages, running, strict=True):
+        unseen = [block for block in page if running_here.get(block) not in seen]
+        shortened_pages.append(unseen or list(page))
+        seen.update(running_here.values())
+    return shortened_pages
 
 
 def with_headers(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
     """Give a table that continues from the previous page that table's header."""
-    done: list[list[Block]] = []
+    completed: list[list[Block]] = []
     last: Block | None = None
     top = max((block.top for page in pages for block in page), default=0.0)
-    for page, own in zip(pages, running, strict=True):
+    for page, running_here in zip(pages, running, strict=True):
         blocks = list(page)
-        at = next((i for i, block in enumerate(blocks) if block not in own), None)
-        first = None if at is None else blocks[at]
-        if at is not None and isinstance(first, Table) and isinstance(last, Table) and last.goes_on_in(first, top):
-            blocks[at] = last.followed_by(first)
-        done.append(blocks)
-        last = next((block for block in reversed(blocks) if block not in own), None)
-    return done
+        first = next((block for block in blocks if block not in running_here), None)
+        if isinstance(first, Table) and isinstance(last, Table) and last.continues_in(first, top):
+            blocks[blocks.index(first)] = last.with_rows_of(first)
+        completed.append(blocks)
+        last = next((block for block in reversed(blocks) if block not in running_here), None)
+    return completed
 
 
 def heading_sizes(lines: Sequence[Line]) -> tuple[float, ...]:
@@ -190,12 +205,13 @@ def heading_sizes(lines: Sequence[Line]) -> tuple[float, ...]:
     if not letters:
         return ()
     body = letters.most_common(1)[0][0]
-    sizes = sorted({line.size_step for line in lines if line.size_step >= body * LARGER and _short(line)}, reverse=True)
-    marked = sum(letters[size] for size in sizes)
-    return tuple(sizes) if marked * 3 <= letters.total() else ()
+    larger = {line.size_step for line in lines if line.size_step >= body * LARGER and _may_be_heading(line)}
+    sizes = tuple(sorted(larger, reverse=True))
+    heading_letters = sum(letters[size] for size in sizes)
+    return sizes if heading_letters * 3 <= letters.total() else ()
 
 
-def _short(line: Line) -> bool:
+def _may_be_heading(line: Line) -> bool:
     has_letters = sum(c.isalpha() for c in line.text) >= 2
     is_listed = _BULLET.match(line.text) is not None and _NUMBERED.match(line.text) is None
     return len(line.text) <= 80 and has_letters and not is_listed and _SENTENCE_END.search(line.text) is None
@@ -208,7 +224,7 @@ def to_page(blocks: Sequence[Block], sizes: Sequence[float]) -> str:
     spaces_kept = any(isinstance(b, Line) and b.spaced_end for b in blocks)
     for block in blocks:
         level = _level(block, sizes) if isinstance(block, Line) else 0
-        continues = isinstance(block, Line) and not level and paragraph and _follows(paragraph[-1], block)
+        continues = isinstance(block, Line) and level == 0 and paragraph and _follows(paragraph[-1], block)
         if paragraph and not continues:
             parts.append(_joined(paragraph, spaces_kept=spaces_kept))
             paragraph = []
@@ -224,7 +240,8 @@ def to_page(blocks: Sequence[Block], sizes: Sequence[float]) -> str:
 
 
 def _level(line: Line, sizes: Sequence[float]) -> int:
-    return min(sizes.index(line.size_step) + 1, 3) if line.size_step in sizes and _short(line) else 0
+    """Return a line's heading level, 1 to 3; 0 if it is not a heading."""
+    return min(sizes.index(line.size_step) + 1, 3) if line.size_step in sizes and _may_be_heading(line) else 0
 
 
 def _follows(before: Line, line: Line) -> bool:
@@ -239,7 +256,7 @@ def _joined(lines: Sequence[Line], *, spaces_kept: bool) -> str:
     text = lines[0].text
     for before, line in pairwise(lines):
         # Korean lines break inside words. If the page keeps spaces at line ends, a missing space means a broken word.
-        hangul = "가" <= before.text[-1] <= "힣" and "가" <= line.text[0] <= "힣"
-        broken = spaces_kept and not before.spaced_end and hangul and len(before.text) >= 20
-        text += line.text if broken else f" {line.text}"
+        is_hangul = "가" <= before.text[-1] <= "힣" and "가" <= line.text[0] <= "힣"
+        breaks_word = spaces_kept and not before.spaced_end and is_hangul and len(before.text) >= 20
+        text += line.text if breaks_word else f" {line.text}"
     return "\\" + text if _MARKUP.match(text) else text

@@ -10,7 +10,7 @@ import pypdfium2.raw as pdfium_c
 
 from ingest.parsing.parsed import LeftOut
 from ingest.parsing.pdf_layout import Box, Upright
-from ingest.parsing.raised import raised
+from ingest.parsing.superscripts import as_superscript
 
 _SMALLEST = 1.5  # points: the longer side of a letter's box
 _DEEPEST = 15  # nested forms
@@ -58,9 +58,10 @@ def has_undrawable_letters(page: pypdfium2.PdfPage) -> bool:
     """Return whether some letters cannot be drawn: their font is not embedded and no installed font has them."""
     text = page.get_textpage()
     for index in range(min(text.count_chars(), _MOST_DRAWN)):
-        drawn, letter = pdfium_c.FPDFText_GetTextObject(text, index), pdfium_c.FPDFText_GetUnicode(text, index)
-        is_seen = drawn and chr(letter).isprintable() and letter > ord(" ")
-        font = pdfium_c.FPDFTextObj_GetFont(drawn) if is_seen else None
+        drawn = pdfium_c.FPDFText_GetTextObject(text, index)
+        letter = pdfium_c.FPDFText_GetUnicode(text, index)
+        is_visible = drawn and chr(letter).isprintable() and letter > ord(" ")
+        font = pdfium_c.FPDFTextObj_GetFont(drawn) if is_visible else None
         if font and _is_unembedded(font) and not pdfium_c.FPDFFont_GetGlyphPath(font, letter, _ANY_SIZE):
             return True
     return False
@@ -68,9 +69,10 @@ def has_undrawable_letters(page: pypdfium2.PdfPage) -> bool:
 
 def placed_letters(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, upright: Upright) -> Iterator[PlacedLetter]:
     """Yield the non-blank letters of a page."""
-    # Not `get_bbox`: it is rotated with the page, and letter positions are not.
+    # The visible area; `get_bbox` is rotated with the page, and letter positions are not.
     media, crop = page.get_mediabox(), page.get_cropbox()
-    left, bottom, right, top = *map(max, media[:2], crop[:2]), *map(min, media[2:], crop[2:])
+    left, bottom = map(max, media[:2], crop[:2])
+    right, top = map(min, media[2:], crop[2:])
     has_invisible = any(map(_is_invisible, _text_objects(page)))  # rare; checking each letter takes two calls
     for index in range(text.count_chars()):
         letter = chr(pdfium_c.FPDFText_GetUnicode(text, index))
@@ -90,11 +92,11 @@ def placed_letters(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, upright
 def hidden_words(letters: Sequence[PlacedLetter]) -> Counter[LeftOut]:
     """Count a page's hidden words, that is, runs of adjacent hidden letters."""
     words: Counter[LeftOut] = Counter()
-    end = -1
+    last_hidden = -1
     for letter in letters:
-        if letter.hidden and letter.index != end + 1:
+        if letter.hidden and letter.index != last_hidden + 1:
             words[letter.hidden] += 1
-        end = letter.index if letter.hidden else -1
+        last_hidden = letter.index if letter.hidden else -1
     return words
 
 
@@ -111,15 +113,16 @@ def _is_invisible(drawn: _TextObject) -> bool:
     return bool(drawn and pdfium_c.FPDFTextObj_GetTextRenderMode(drawn) == pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE)
 
 
-def with_raised(letters: Iterable[PlacedLetter]) -> Iterator[PlacedLetter]:
+def with_superscripts(letters: Iterable[PlacedLetter]) -> Iterator[PlacedLetter]:
     """Yield a page's letters in order; raised digits and brackets after a letter become superscript characters."""
     base: PlacedLetter | None = None
-    end = -1
+    last_index = -1
     for letter in letters:
-        adjoins = base is not None and letter.index == end + 1 and base.letter.isalnum()
-        end = letter.index
-        if adjoins and base is not None and letter.letter in _MARKS and _is_above(base.box, letter.box):
-            yield replace(letter, letter=raised(letter.letter))
+        is_adjacent = letter.index == last_index + 1
+        last_index = letter.index
+        may_be_mark = is_adjacent and letter.letter in _MARKS
+        if may_be_mark and base is not None and base.letter.isalnum() and _is_above(base.box, letter.box):
+            yield replace(letter, letter=as_superscript(letter.letter))
         else:
             base = letter
             yield letter

@@ -23,7 +23,7 @@ _SAME_EDGE: Final = 2.0  # points: a rule drawn twice
 _SAME_END: Final = 3.0  # points: pdfplumber's tolerance for joining rules
 _STRAIGHT: Final = 0.5  # points of slant allowed in a rule
 _SHORTEST: Final = 1.0  # point
-_NEXT: Final = 0.3  # of a letter's height: maximum gap between letters of a word
+_WORD_GAP: Final = 0.3  # of a letter's height: maximum gap between letters of a word
 
 Edge = dict[str, Any]
 """A rule as pdfplumber expects it; y grows downwards from 0 at the bottom of the page."""
@@ -34,9 +34,9 @@ _Point = tuple[float, float]
 def tables_on_page(page: pypdfium2.PdfPage, upright: Upright, letters: Sequence[PlacedLetter]) -> list[Table]:
     """Return an upright page's tables of at least two rows and columns, without hidden letters."""
     edges = list(_edges_of(page, upright))
-    seen = [letter for letter in letters if not letter.hidden]
-    drawn = [cells for cells in _drawn(edges) if len(cells) <= MOST_CELLS]
-    tables = [_table(cells, seen) for cells in drawn]
+    visible = [letter for letter in letters if not letter.hidden]
+    grids = [cells for cells in _ruled_grids(edges) if len(cells) <= MOST_CELLS]
+    tables = [_table(cells, visible) for cells in grids]
     return _innermost([table for table in tables if table is not None])
 
 
@@ -45,7 +45,8 @@ def _edges_of(page: pypdfium2.PdfPage, upright: Upright) -> Iterator[Edge]:
     for number, (start, end) in enumerate(_segments(page)):
         if number == MOST_RULES:
             return
-        (x0, x1), (y0, y1) = sorted((start[0], end[0])), sorted((start[1], end[1]))
+        x0, x1 = sorted((start[0], end[0]))
+        y0, y1 = sorted((start[1], end[1]))
         left, bottom, right, top = upright.box(x0, y0, x1, y1)
         if right - left <= _STRAIGHT and top - bottom >= _SHORTEST:
             yield _edge("v", (left + right) / 2, -top, (left + right) / 2, -bottom)
@@ -61,15 +62,16 @@ def _edge(orientation: str, x0: float, top: float, x1: float, bottom: float) -> 
 
 
 def _segments(page: pypdfium2.PdfPage) -> Iterator[tuple[_Point, _Point]]:
-    """Yield the straight segments of a page's painted paths."""
-    waiting = [(page, pdfium_c.FPDFPage_CountObjects, pdfium_c.FPDFPage_GetObject, pypdfium2.PdfMatrix(), 0)]
-    while waiting:
-        holder, count, at, outer, depth = waiting.pop()
-        for drawn in (at(holder, number) for number in range(count(holder))):
+    """Yield the straight segments of a page's painted paths, those of nested forms too."""
+    # A page and a form have different functions for their objects.
+    unvisited = [(page, pdfium_c.FPDFPage_CountObjects, pdfium_c.FPDFPage_GetObject, pypdfium2.PdfMatrix(), 0)]
+    while unvisited:
+        holder, count, get, outer, depth = unvisited.pop()
+        for drawn in (get(holder, number) for number in range(count(holder))):
             kind = pdfium_c.FPDFPageObj_GetType(drawn)
             if kind == pdfium_c.FPDF_PAGEOBJ_FORM and depth < _DEEPEST:
                 inner = _matrix_of(drawn, outer)
-                waiting.append(
+                unvisited.append(
                     (drawn, pdfium_c.FPDFFormObj_CountObjects, pdfium_c.FPDFFormObj_GetObject, inner, depth + 1)
                 )
             elif kind == pdfium_c.FPDF_PAGEOBJ_PATH and _is_painted(drawn):
@@ -105,7 +107,7 @@ def _matrix_of(drawn: Any, outer: pypdfium2.PdfMatrix) -> pypdfium2.PdfMatrix:
     return pypdfium2.PdfMatrix.from_raw(matrix).multiply(outer)
 
 
-def _drawn(edges: Sequence[Edge]) -> list[list[_Cell]]:
+def _ruled_grids(edges: Sequence[Edge]) -> list[list[_Cell]]:
     """Return the cells of each ruled table; tables without side borders are closed there."""
     merged = _merged(edges)
     tables = _cells_of(merged)
@@ -126,24 +128,24 @@ def _cells_of(edges: list[Edge]) -> list[list[_Cell]]:
 def _open_sides(cells: Sequence[_Cell], edges: Sequence[Edge]) -> Iterator[Edge]:
     """Yield the missing side borders of a table, where several horizontal rules end at the same x."""
     left, top, right, bottom = _frame(cells)
-    across = [
+    rules = [
         edge for edge in edges
         if edge["orientation"] == "h" and top - _SAME_END <= edge["top"] <= bottom + _SAME_END
         and edge["x0"] < right and edge["x1"] > left
     ]  # fmt: skip
-    ends = [(edge["x0"], edge["top"]) for edge in across if edge["x0"] < left + _SAME_END]
-    ends += [(edge["x1"], edge["top"]) for edge in across if edge["x1"] > right - _SAME_END]
+    ends = [(rule["x0"], rule["top"]) for rule in rules if rule["x0"] < left + _SAME_END]
+    ends += [(rule["x1"], rule["top"]) for rule in rules if rule["x1"] > right - _SAME_END]
     for x in dict.fromkeys(x for x, _ in ends):
-        heights = [y for other, y in ends if abs(other - x) <= _SAME_END]
+        heights = [y for other_x, y in ends if abs(other_x - x) <= _SAME_END]
         first, last = min(heights), max(heights)
-        if first < last and not any(_reaches(edge, x, first, last) for edge in edges):
+        if first < last and not any(_is_border(edge, x, first, last) for edge in edges):
             yield _edge("v", x, first, x, last)
 
 
-def _reaches(edge: Mapping[str, Any], x: float, first: float, last: float) -> bool:
+def _is_border(edge: Mapping[str, Any], x: float, first: float, last: float) -> bool:
     """Return whether an edge is a vertical border at `x` from `first` to `last`."""
-    is_there = edge["orientation"] == "v" and abs(edge["x0"] - x) <= _SAME_END
-    return is_there and bool(edge["top"] <= first + _SAME_END and edge["bottom"] >= last - _SAME_END)
+    is_at_x = edge["orientation"] == "v" and abs(edge["x0"] - x) <= _SAME_END
+    return is_at_x and bool(edge["top"] <= first + _SAME_END and edge["bottom"] >= last - _SAME_END)
 
 
 def _frame(cells: Sequence[_Cell]) -> _Cell:
@@ -172,29 +174,30 @@ def _table(drawn: Sequence[_Cell], letters: Sequence[PlacedLetter]) -> Table | N
     left, top, right, bottom = _frame(drawn)
     if sum(cell.area for cell in cells) < COVERED * (right - left) * (bottom - top):
         return None  # a frame that is open on the right: as plain text, labels still precede their values
-    held = _letters_within(cells, letters)
-    if sum(map(bool, held)) < 2:
+    letters_of_cells = _letters_within(cells, letters)
+    if sum(map(bool, letters_of_cells)) < 2:
         return None
-    within = sorted((letter for cell in held for letter in cell), key=lambda letter: letter.index)
-    if _splits_text(within, letters):
+    inside = sorted((letter for cell in letters_of_cells for letter in cell), key=lambda letter: letter.index)
+    if _splits_text(inside, letters):
         return None
-    grid, head_spans = _filled(drawn, [_text(cell) for cell in held], columns, rows)
+    grid, head_spans = _fill_grid(drawn, [_text(cell) for cell in letters_of_cells], columns, rows)
     depth = _header_rows(head_spans, len(rows))
-    markdown = to_markdown(grid, header_rows=depth, filled=True)
-    return Table(markdown=markdown, cells=cells, header_rows=depth, letters=frozenset(one.index for one in within))
+    markdown = to_markdown(grid, header_rows=depth, drop_repeated=True)
+    indices = frozenset(letter.index for letter in inside)
+    return Table(markdown=markdown, cells=cells, header_rows=depth, letters=indices)
 
 
 def _letters_within(cells: Sequence[Box], letters: Sequence[PlacedLetter]) -> list[list[PlacedLetter]]:
     """Return the letters of each cell, by their midpoints; a letter is in at most one cell."""
-    x = np.array([(one.box.left + one.box.right) / 2 for one in letters])
-    y = np.array([(one.box.bottom + one.box.top) / 2 for one in letters])
-    free = np.ones(len(letters), bool)
-    held = []
+    x = np.array([(letter.box.left + letter.box.right) / 2 for letter in letters])
+    y = np.array([(letter.box.bottom + letter.box.top) / 2 for letter in letters])
+    unassigned = np.ones(len(letters), bool)
+    letters_of_cells = []
     for cell in cells:
-        inside = free & (cell.left <= x) & (x <= cell.right) & (cell.bottom <= y) & (y <= cell.top)
-        free &= ~inside
-        held.append([letters[int(at)] for at in np.flatnonzero(inside)])
-    return held
+        inside = unassigned & (cell.left <= x) & (x <= cell.right) & (cell.bottom <= y) & (y <= cell.top)
+        unassigned &= ~inside
+        letters_of_cells.append([letters[int(index)] for index in np.flatnonzero(inside)])
+    return letters_of_cells
 
 
 def _text(letters: Sequence[PlacedLetter]) -> str:
@@ -206,42 +209,45 @@ def _text(letters: Sequence[PlacedLetter]) -> str:
 
 
 def _splits_text(inside: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
-    """Return whether the border splits a word, or lines at several heights, whose labels would be outside the table."""
+    """Return whether a table's border splits a word, or splits several lines, whose labels are outside the table."""
     indices = {letter.index for letter in inside}
     split_pairs = [
         (a, b)
         for a, b in pairwise(letters)
-        if (a.index in indices) != (b.index in indices) and _on_one_line(a.box, b.box)
+        if (a.index in indices) != (b.index in indices) and _are_on_one_line(a.box, b.box)
     ]
+    if any(map(_are_in_one_word, split_pairs)):
+        return True
     boxes = [letter.box for pair in split_pairs for letter in pair if letter.index in indices]
-    height_span = max((box.bottom for box in boxes), default=0) - min((box.bottom for box in boxes), default=0)
-    return any(map(_adjoin, split_pairs)) or height_span > max((box.top - box.bottom for box in boxes), default=0)
+    bottoms = [box.bottom for box in boxes] or [0]
+    return max(bottoms) - min(bottoms) > max((box.top - box.bottom for box in boxes), default=0)
 
 
-def _on_one_line(before: Box, after: Box) -> bool:
+def _are_on_one_line(before: Box, after: Box) -> bool:
     height = max(before.top - before.bottom, after.top - after.bottom)
     return min(before.top, after.top) - max(before.bottom, after.bottom) > height / 2
 
 
-def _adjoin(pair: tuple[PlacedLetter, PlacedLetter]) -> bool:
+def _are_in_one_word(pair: tuple[PlacedLetter, PlacedLetter]) -> bool:
     before, after = pair
     height = max(before.box.top - before.box.bottom, after.box.top - after.box.bottom)
-    return before.index + 1 == after.index and abs(after.box.left - before.box.right) < _NEXT * height
+    return before.index + 1 == after.index and abs(after.box.left - before.box.right) < _WORD_GAP * height
 
 
-def _filled(
+def _fill_grid(
     cells: Sequence[_Cell], texts: Sequence[str], columns: list[float], rows: list[float]
 ) -> tuple[list[list[str]], list[tuple[int, int]]]:
     """Return the grid with merged cells filled in, and the (rows, columns) span of each cell in the first row."""
     grid = [[""] * len(columns) for _ in rows]
     head_spans: list[tuple[int, int]] = []
     for cell, text in zip(cells, texts, strict=True):
-        r0, r1 = _covered(rows, cell[1], cell[3])
-        c0, c1 = _covered(columns, cell[0], cell[2])
-        if r0 == 0:
-            head_spans.append((r1 - r0, c1 - c0))
-        for r in range(r0, r1):
-            grid[r][c0:c1] = [text] * (c1 - c0)
+        left, top, right, bottom = cell
+        first_row, next_row = _covered_range(rows, top, bottom)
+        first_column, next_column = _covered_range(columns, left, right)
+        if first_row == 0:
+            head_spans.append((next_row - first_row, next_column - first_column))
+        for row in range(first_row, next_row):
+            grid[row][first_column:next_column] = [text] * (next_column - first_column)
     return grid, head_spans
 
 
@@ -253,6 +259,7 @@ def _header_rows(spans: list[tuple[int, int]], rows: int) -> int:
 
 
 def _edges(values: list[float]) -> list[float]:
+    """Return the distinct edges in order; values up to _SAME_EDGE apart are one edge."""
     edges: list[float] = []
     for value in sorted(values):
         if not edges or value - edges[-1] > _SAME_EDGE:
@@ -260,6 +267,7 @@ def _edges(values: list[float]) -> list[float]:
     return edges
 
 
-def _covered(edges: list[float], start: float, end: float) -> tuple[int, int]:
+def _covered_range(edges: list[float], start: float, end: float) -> tuple[int, int]:
+    """Return the first row or column that a cell covers, and the one after its last."""
     first = bisect_left(edges, start - _SAME_EDGE)
     return first, max(bisect_left(edges, end - _SAME_EDGE), first + 1)

@@ -10,7 +10,7 @@ from openpyxl.utils.datetime import from_excel
 from pptx import Presentation
 from pptx.chart.chart import Chart
 from pptx.chart.plot import _BasePlot
-from pptx.chart.series import _BaseSeries
+from pptx.chart.series import _BaseCategorySeries, _BaseSeries
 from pptx.shapes.base import BaseShape
 from pptx.shapes.graphfrm import GraphicFrame
 from pptx.shapes.group import GroupShape
@@ -19,9 +19,9 @@ from pptx.table import Table
 from pptx.text.text import TextFrame
 
 from ingest.parsing.archive import Office, has_text
-from ingest.parsing.cells import shown
+from ingest.parsing.cells import display_text
 from ingest.parsing.parsed import Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
-from ingest.parsing.raised import run_text
+from ingest.parsing.superscripts import run_text
 from ingest.parsing.tables import Merged, header_rows, to_markdown
 
 MOST_NESTED = 20  # nested groups
@@ -31,18 +31,18 @@ def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
     """Return a presentation's visible slides."""
     pages: list[Page] = []
     left_out: Counter[LeftOut] = Counter()
-    for number, slide in enumerate(Presentation(office.packed_again()).slides, start=1):
+    for number, slide in enumerate(Presentation(office.repacked()).slides, start=1):
         on_page()
         if slide.element.get("show", "").strip() in {"0", "false"}:
             left_out[LeftOut.SLIDE] += 1
         else:
             left_out[LeftOut.NOTES] += _has_notes(slide)
-            left_out[LeftOut.COMMENT] += _comments(slide)
+            left_out[LeftOut.COMMENT] += _comment_count(slide)
             left_out[LeftOut.ELEMENT] += _remove_hidden(slide)
             _mark_runs(slide)
             pages.append(Page(number=number, markdown="\n\n".join(_slide(slide))))
-    first = next((page.markdown for page in pages if page.markdown.startswith("# ")), "")
-    title = office.title or first.partition("\n")[0].removeprefix("# ") or None
+    titled_slide = next((page.markdown for page in pages if page.markdown.startswith("# ")), "")
+    title = office.title or titled_slide.partition("\n")[0].removeprefix("# ") or None
     return Parsed(format=Format.PPTX, title=title, pages=tuple(pages), left_out=+left_out)
 
 
@@ -51,7 +51,7 @@ def _has_notes(slide: Slide) -> bool:
     return notes is not None and bool(notes.text.strip())
 
 
-def _comments(slide: Slide) -> int:
+def _comment_count(slide: Slide) -> int:
     parts = [link.target_part for link in slide.part.rels.values() if link.reltype.endswith("/comments")]
     return sum(1 for part in parts for _ in ElementTree.fromstring(part.blob).iterfind(".//{*}cm"))  # noqa: S314  `archive` has refused entities
 
@@ -60,9 +60,10 @@ def _remove_hidden(slide: Slide) -> int:
     """Remove shapes marked as hidden; return the number that contain text."""
     count = 0
     tree = slide.shapes.element
-    for own in list(tree.iter("{*}cNvPr")):
-        shape = own.getparent().getparent()
-        if own.get("hidden", "0") not in {"0", "false"} and shape.getparent() is not None and shape is not tree:
+    for properties in list(tree.iter("{*}cNvPr")):
+        shape = properties.getparent().getparent()
+        is_hidden = properties.get("hidden", "0") not in {"0", "false"}
+        if is_hidden and shape.getparent() is not None and shape is not tree:
             count += has_text(shape)
             shape.getparent().remove(shape)
     return count
@@ -71,7 +72,8 @@ def _remove_hidden(slide: Slide) -> int:
 def _mark_runs(slide: Slide) -> None:
     """Mark superscript and struck text on a slide."""
     for run in slide.shapes.element.iter("{*}r", "{*}fld"):
-        text, before = run.find("{*}t"), run.getprevious()
+        text = run.find("{*}t")
+        before = run.getprevious()
         if text is not None:
             text.text = run_text(run, "" if before is None else before.findtext("{*}t", ""))
 
@@ -116,14 +118,15 @@ def _text(frame: TextFrame, *, is_list: bool) -> str:
 def _table(table: Table) -> str:
     grid = [[cell.text for cell in row.cells] for row in table.rows]
     merged: list[Merged] = []
-    for r, row in enumerate(table.rows):
-        for c, cell in enumerate(row.cells):
+    for top, row in enumerate(table.rows):
+        for left, cell in enumerate(row.cells):
             if not cell.is_merge_origin:
                 continue
-            merged.append(Merged(r, c, cell.span_height, cell.span_width))
-            for line in grid[r : r + cell.span_height]:
-                line[c : c + cell.span_width] = [cell.text] * len(line[c : c + cell.span_width])
-    return to_markdown(grid, header_rows=header_rows(grid, merged), filled=bool(merged))
+            merged.append(Merged(top, left, cell.span_height, cell.span_width))
+            for line in grid[top : top + cell.span_height]:
+                right = min(left + cell.span_width, len(line))
+                line[left:right] = [cell.text] * (right - left)
+    return to_markdown(grid, header_rows=header_rows(grid, merged), drop_repeated=bool(merged))
 
 
 def _chart(chart: Chart) -> str:
@@ -134,17 +137,19 @@ def _chart(chart: Chart) -> str:
             parts += [_points(series) for series in plot.series]
             continue
         labels = _labels(plot)
-        # python-pptx doesn't expose a series' number format.
-        formats = [_number_format(series._element) for series in plot.series]  # noqa: SLF001
-        columns = [
-            [shown(value, form) for value in series.values] for series, form in zip(plot.series, formats, strict=True)
-        ]
+        columns = [_values(series) for series in plot.series]
+        height = max([*map(len, columns), *(index + 1 for index in labels)], default=0)
         rows = [
-            [labels.get(i, ""), *(column[i] if i < len(column) else "" for column in columns)]
-            for i in range(max([*map(len, columns), *(at + 1 for at in labels)], default=0))
+            [labels.get(i, ""), *(column[i] if i < len(column) else "" for column in columns)] for i in range(height)
         ]
         parts.append(to_markdown([["", *(series.name for series in plot.series)], *rows]))
     return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def _values(series: _BaseCategorySeries) -> list[str]:
+    """Return the values of a series as its chart shows them."""
+    number_format = _number_format(series._element)  # noqa: SLF001  not exposed by python-pptx
+    return [display_text(value, number_format) for value in series.values]
 
 
 def _labels(plot: _BasePlot) -> dict[int, str]:
@@ -152,15 +157,15 @@ def _labels(plot: _BasePlot) -> dict[int, str]:
     levels = plot.categories.levels
     paths = zip(levels[0] if levels else plot.categories, plot.categories.flattened_labels, strict=True)
     labels = {label.idx: " / ".join(filter(None, path)) for label, path in paths}
-    code = plot._element.findtext("{*}ser/{*}cat//{*}formatCode", "")  # noqa: SLF001  as above
-    return {at: _on_axis(label, code) for at, label in labels.items()} if code else labels
+    number_format = plot._element.findtext("{*}ser/{*}cat//{*}formatCode", "")  # noqa: SLF001  as above
+    return {i: _axis_label(label, number_format) for i, label in labels.items()} if number_format else labels
 
 
-def _on_axis(text: str, number_format: str) -> str:
-    """Format a numeric label as shown, dates as ISO; return other text unchanged."""
+def _axis_label(text: str, number_format: str) -> str:
+    """Format a numeric label as the chart shows it, but a date as in ISO 8601; return other text unchanged."""
     try:
         number = float(text)
-        return shown(from_excel(number) if is_date_format(number_format) else number, number_format)
+        return display_text(from_excel(number) if is_date_format(number_format) else number, number_format)
     except (ValueError, OverflowError):
         return text
 
@@ -168,18 +173,21 @@ def _on_axis(text: str, number_format: str) -> str:
 def _points(series: _BaseSeries) -> str:
     """Return the points of an XY or bubble series as a table."""
     element = series._element  # noqa: SLF001  as above
-    across, up, sizes = (
-        {int(point.get("idx", "0")): point.findtext("{*}v", "") for point in element.iterfind(f"{{*}}{name}//{{*}}pt")}
-        for name in ("xVal", "yVal", "bubbleSize")
-    )
-    form = _number_format(element)
-    rows = [
-        [across.get(at, ""), _on_axis(value, form), *([sizes.get(at, "")] if sizes else [])]
-        for at, value in sorted(up.items())
-    ]
+    x_values, y_values, sizes = (_numbers(element, name) for name in ("xVal", "yVal", "bubbleSize"))
+    number_format = _number_format(element)
+    rows = [[x_values.get(i, ""), _axis_label(y, number_format)] for i, y in sorted(y_values.items())]
+    if sizes:
+        rows = [[*row, sizes.get(i, "")] for row, i in zip(rows, sorted(y_values), strict=True)]
     return to_markdown([["", series.name], *rows])
 
 
+def _numbers(series: Element, name: str) -> dict[int, str]:
+    """Return the stored numbers of one kind by index."""
+    points = series.iterfind(f"{{*}}{name}//{{*}}pt")
+    return {int(point.get("idx", "0")): point.findtext("{*}v", "") for point in points}
+
+
 def _number_format(series: Element) -> str:
-    codes = (code for name in ("val", "yVal") for code in series.iterfind(f"{{*}}{name}//{{*}}formatCode"))
+    """Return the number format of a series' values."""
+    codes = [*series.iterfind("{*}val//{*}formatCode"), *series.iterfind("{*}yVal//{*}formatCode")]
     return next((code.text for code in codes if code.text), "General")

@@ -40,8 +40,9 @@ def preview_page(path: Path, number: int) -> PagePreview:
         if not 1 <= number <= len(document):
             return PagePreview(pages=len(document))
         page = document[number - 1]
-        scale = min(LONGEST_SIDE / max(*page.get_size(), 1.0), 4.0)
-        page.render(scale=scale).to_pil().save(png := BytesIO(), "PNG")
+        scale = min(LONGEST_SIDE / max(*page.get_size(), 1.0), 4.0)  # pixels per point
+        png = BytesIO()
+        page.render(scale=scale).to_pil().save(png, "PNG")
         return PagePreview(pages=len(document), picture=png.getvalue(), is_incomplete=has_undrawable_letters(page))
     except pypdfium2.PdfiumError as exc:
         raise Unreadable(Reason.MALFORMED, "a page of the PDF is damaged") from exc

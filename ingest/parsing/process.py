@@ -7,8 +7,8 @@ the whole process group on a timeout or when the caller is cancelled.
 
 A frame on the server's stdout is the request number and a length in hexadecimal, a newline, and that many bytes of
 JSON. Frame 0 lists the restrictions that the kernel grants to forks. A fork has no access to this channel, only to a
-pipe to the server: one newline per page begun, then its answer. A fork that a file has taken over can only forge the
-answer for that file, because the server numbers the answers.
+pipe to the server: one newline at the start of each page, then its answer. If a file takes control of its fork, it can
+forge only its own answer, because the server numbers the answers.
 """
 
 import logging
@@ -55,8 +55,8 @@ _RESERVE_BYTES = 2 * 1024 * 1024  # freed to report that memory ran out
 class ParserSettings(BaseModel, frozen=True):
     """Limits on reading: memory per file; time per page (or per file without pages) and per file.
 
-    All pages together may take `page_seconds` each plus `slow_seconds`, so a file of slow pages ends long before a long
-    scan. `require_walls`: read a file only in a process that cannot see other files, write files or reach the network.
+    All pages together may take `page_seconds` each plus `slow_seconds`, so that a file of slow pages is given up early
+    and a long scan is not.
     """
 
     memory_bytes: PositiveInt = Field(
@@ -89,35 +89,35 @@ class ParserSettings(BaseModel, frozen=True):
         return self.model_copy(update={"most_wall_seconds": self.wall_seconds})
 
 
-class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """A file that could not be read."""
+class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
+    """The answer for a file that could not be read."""
 
     reason: Reason
     detail: str
 
 
-class Read(msgspec.Struct, frozen=True, tag="read"):
+class TextAnswer(msgspec.Struct, frozen=True, tag="text"):
     """The text of a file."""
 
     parsed: Parsed
 
 
-class Chunked(msgspec.Struct, frozen=True, tag="chunked"):
+class PassagesAnswer(msgspec.Struct, frozen=True, tag="passages"):
     """The passages of a file."""
 
     document: ChunkedDocument
 
 
-class Previewed(msgspec.Struct, frozen=True, tag="previewed"):
+class PreviewAnswer(msgspec.Struct, frozen=True, tag="preview"):
     """A preview of one page of a file."""
 
-    shown: PagePreview
+    preview: PagePreview
 
 
 class ParseRequest(msgspec.Struct, frozen=True):
     """A file to read and the limits of its fork.
 
-    The answer is the file's passages with `chunking`, a preview with `page`, or else its text.
+    With `page`, the answer is a preview of that page; with `chunking`, the file's passages; with neither, its text.
     """
 
     number: int
@@ -132,15 +132,15 @@ class PageBegun(msgspec.Struct, frozen=True, tag="page_begun"):
     """The file's next page has begun, with its own time limit."""
 
 
-class Restrictions(msgspec.Struct, frozen=True, tag="walls"):
-    """The first frame: the restrictions of the forks."""
+class Restrictions(msgspec.Struct, frozen=True, tag="restrictions"):
+    """The first frame: the restrictions that are in force in the forks."""
 
-    taken: tuple[Restriction, ...]
+    in_force: tuple[Restriction, ...]
 
 
-Answer = Read | Chunked | Previewed | Refused
+Answer = TextAnswer | PassagesAnswer | PreviewAnswer | Refusal
 Frame = Answer | PageBegun | Restrictions
-_A = TypeVar("_A", Read, Chunked, Previewed)
+_A = TypeVar("_A", TextAnswer, PassagesAnswer, PreviewAnswer)
 ReadFile = Callable[[ParseRequest, OnPage], Answer]
 
 
@@ -165,21 +165,22 @@ _ENVIRONMENT = {
 
 
 class Parser:
-    """The client of one fork server; reads one file at a time, other callers wait."""
+    """The client of one fork server; it reads one file at a time, and further callers wait."""
 
     def __init__(self, settings: ParserSettings, program: Sequence[str] = PROGRAM) -> None:
         self._settings = settings
         self._program = program
-        self._number = 0
-        self._greeted: Process | None = None
+        self._last_number = 0
+        self._greeted_server: Process | None = None
         self._restrictions: tuple[Restriction, ...] | None = None
         self._one_at_a_time = anyio.Lock()
         self._server: Process | None = None
 
     async def start(self) -> int:
-        """Start the process before the first file; return its process id, also its session and process group id."""
+        """Start the process before the first file; return its process id, which is its session and group id too."""
         async with self._one_at_a_time:
-            return (await self._started()).pid
+            server = await self._running_server()
+            return server.pid
 
     async def restrictions(self) -> tuple[Restriction, ...]:
         """Return the restrictions on the reading process.
@@ -188,7 +189,7 @@ class Parser:
             ParserUnavailable: it doesn't start, or required restrictions are missing.
         """
         async with self._one_at_a_time:
-            await self._ready()
+            await self._ready_server()
         return self._restrictions or ()
 
     async def parse(self, path: Path) -> Parsed:
@@ -198,42 +199,47 @@ class Parser:
             Unreadable: with the reason.
             ParserUnavailable: as `restrictions`.
         """
-        return (await self._answer(Read, self._request(path))).parsed
+        answer = await self._answer(TextAnswer, self._next_request(path))
+        return answer.parsed
 
     async def chunk(self, path: Path, chunking: Chunking) -> ChunkedDocument:
         """Return a file's passages; raises the same errors as `parse`."""
-        request = msgspec.structs.replace(self._request(path), chunking=chunking)
-        return (await self._answer(Chunked, request)).document
+        request = msgspec.structs.replace(self._next_request(path), chunking=chunking)
+        answer = await self._answer(PassagesAnswer, request)
+        return answer.document
 
     async def preview(self, path: Path, page: int) -> PagePreview:
         """Preview one page of a file, counted from 1; raises the same errors as `parse`."""
-        request = msgspec.structs.replace(self._request(path), page=page)
-        return (await self._answer(Previewed, request)).shown
+        request = msgspec.structs.replace(self._next_request(path), page=page)
+        answer = await self._answer(PreviewAnswer, request)
+        return answer.preview
 
-    def _request(self, path: Path) -> ParseRequest:
+    def _next_request(self, path: Path) -> ParseRequest:
         limits = self._settings
-        self._number += 1
-        return ParseRequest(self._number, str(path), limits.memory_bytes, limits.cpu_seconds)
+        self._last_number += 1
+        return ParseRequest(self._last_number, str(path), limits.memory_bytes, limits.cpu_seconds)
 
     async def _answer(self, kind: type[_A], request: ParseRequest) -> _A:
+        """Return the server's answer to a request, which must be of this kind; raise Unreadable otherwise."""
+        limits = self._settings
         async with self._one_at_a_time:
-            server = await self._ready()
+            server = await self._ready_server()
+            answer: Answer | None = None
             try:
-                with anyio.fail_after(self._settings.most_wall_seconds):
+                with anyio.fail_after(limits.most_wall_seconds):
                     answer = await self._ask(server, request)
-            except BaseException as exc:  # otherwise the next request would get this one's answer
-                await self.stop()
-                if isinstance(exc, TimeoutError):
-                    limits = self._settings
-                    raise Unreadable(
-                        Reason.TOO_SLOW,
-                        f"reading took over {limits.wall_seconds:.0f} s for a page, {limits.page_seconds:.0f} s on "
-                        f"average, or {limits.most_wall_seconds:.0f} s for the file",
-                    ) from exc
-                if isinstance(exc, ProtocolViolated | anyio.BrokenResourceError):
-                    raise Unreadable(Reason.MALFORMED, _CRASHED) from exc
-                raise
-        if isinstance(answer, Refused):
+            except TimeoutError as exc:
+                raise Unreadable(
+                    Reason.TOO_SLOW,
+                    f"reading took over {limits.wall_seconds:.0f} s for a page, {limits.page_seconds:.0f} s on "
+                    f"average, or {limits.most_wall_seconds:.0f} s for the file",
+                ) from exc
+            except (ProtocolViolated, anyio.BrokenResourceError) as exc:
+                raise Unreadable(Reason.MALFORMED, _CRASHED) from exc
+            finally:
+                if answer is None:  # after an error or a cancellation; the next request would get this one's answer
+                    await self.stop()
+        if isinstance(answer, Refusal):
             raise Unreadable(answer.reason, answer.detail)
         if not isinstance(answer, kind):
             raise Unreadable(Reason.MALFORMED, _CRASHED)
@@ -245,51 +251,56 @@ class Parser:
         limits = self._settings
         await server.stdin.send(msgspec.json.encode(request) + b"\n")
         frames = BufferedByteReceiveStream(server.stdout)
-        too_late = anyio.current_time() + limits.slow_seconds
-        for begun in range(MOST_FRAMES):
-            seconds_left = too_late + begun * limits.page_seconds - anyio.current_time()
+        first_deadline = anyio.current_time() + limits.slow_seconds
+        for pages_begun in range(MOST_FRAMES):
+            deadline = first_deadline + pages_begun * limits.page_seconds
+            seconds_left = deadline - anyio.current_time()
             with anyio.fail_after(min(limits.wall_seconds, seconds_left)):
-                frame = await _received(frames, request.number)
+                frame = await _receive_frame(frames, request.number)
             if isinstance(frame, Restrictions):
-                break
+                raise ProtocolViolated
             if not isinstance(frame, PageBegun):
                 return frame
         raise ProtocolViolated
 
-    async def _ready(self) -> Process:
-        """Return the server, started and greeted; its start-up doesn't count towards a file's time limit."""
+    async def _ready_server(self) -> Process:
+        """Return the server after its greeting; its start-up doesn't count towards a file's time limit."""
+        is_ready = False
         try:
-            server = await self._started()
-            if self._greeted is not server:
-                await self._greet(server)
-        except BaseException as exc:
-            await self.stop()
-            if isinstance(exc, ProtocolViolated | TimeoutError):
-                raise ParserUnavailable(
-                    "the process that reads files does not start; its messages on stderr say why"
-                ) from exc
-            raise
+            server = await self._running_server()
+            if server is not self._greeted_server:
+                await self._receive_greeting(server)
+            is_ready = True
+        except (ProtocolViolated, TimeoutError) as exc:
+            raise ParserUnavailable(
+                "the process that reads files does not start; its messages on stderr say why"
+            ) from exc
+        finally:
+            if not is_ready:
+                await self.stop()
         return server
 
-    async def _greet(self, server: Process) -> None:
+    async def _receive_greeting(self, server: Process) -> None:
         if server.stdout is None:
             raise ProtocolViolated
         with anyio.fail_after(START_SECONDS):
-            greeting = await _received(BufferedByteReceiveStream(server.stdout), _GREETING)
+            greeting = await _receive_frame(BufferedByteReceiveStream(server.stdout), _GREETING)
         if not isinstance(greeting, Restrictions):
             raise ProtocolViolated
-        missing = "; ".join(missing_restrictions(greeting.taken))
-        if missing and greeting.taken != self._restrictions:
+        missing = "; ".join(missing_restrictions(greeting.in_force))
+        if missing and greeting.in_force != self._restrictions:
             log.warning("parser_sandbox_layers_missing: %s", missing)
-        if self._settings.require_walls and not are_sufficient(greeting.taken):
+        if self._settings.require_walls and not are_sufficient(greeting.in_force):
             raise ParserUnavailable(f"PARSER__REQUIRE_WALLS is set, and the kernel or the container refuses: {missing}")
-        self._greeted, self._restrictions = server, greeting.taken
+        self._greeted_server = server
+        self._restrictions = greeting.in_force
 
-    async def _started(self) -> Process:
+    async def _running_server(self) -> Process:
+        """Return the server; start it if it is not running."""
         if self._server is not None and self._server.returncode is None:
             return self._server
         await self.stop()
-        # Starting takes milliseconds; if cancelled halfway, anyio would leave a process that is never waited for.
+        # Starting takes milliseconds; a cancellation during it would leave a process that nobody waits for.
         with anyio.CancelScope(shield=True):
             self._server = server = await anyio.open_process(
                 self._program, stderr=None, start_new_session=True, env=_ENVIRONMENT
@@ -298,7 +309,8 @@ class Parser:
 
     async def stop(self) -> None:
         """Kill the fork server and its fork; call only while no start or read is in progress."""
-        server, self._server = self._server, None
+        server = self._server
+        self._server = None
         if server is None:
             return
         with anyio.CancelScope(shield=True):
@@ -318,11 +330,12 @@ async def open_parser(settings: ParserSettings, program: Sequence[str] = PROGRAM
         await parser.stop()
 
 
-async def _received(frames: BufferedByteReceiveStream, number: int) -> Frame:
+async def _receive_frame(frames: BufferedByteReceiveStream, number: int) -> Frame:
+    """Return the next frame; raise ProtocolViolated if it is malformed or not for request `number`."""
     try:
         header = await frames.receive_until(b"\n", _MOST_HEADER)
-        answered, length = (int(part, 16) for part in header.split())
-        if answered != number or not 0 <= length <= MOST_OUTPUT:
+        frame_number, length = (int(part, 16) for part in header.split())
+        if frame_number != number or not 0 <= length <= MOST_OUTPUT:
             raise ProtocolViolated
         frame: Frame = msgspec.json.decode(await frames.receive_exactly(length), type=Frame)
     # An undecodable answer raises a ValueError, one nested too deep a RecursionError.
@@ -335,15 +348,15 @@ def serve(read_file: ReadFile) -> None:
     """Run the fork server: answer each request in a fork until stdin closes (the client is gone)."""
     os.nice(NICENESS)
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # keep parsers' prints out of the frames
-    # pdfminer warns about unusual fonts with parts of the text, and document text must not be logged.
+    os.dup2(2, 1)  # what parsers print goes to stderr, not between the frames
+    # pdfminer's warnings quote the document, whose text must not be logged.
     logging.disable(logging.CRITICAL)
     _send(out, _GREETING, msgspec.json.encode(Restrictions(available_restrictions())))
     for line in sys.stdin.buffer:
         request = msgspec.json.decode(line, type=ParseRequest)
         if request.chunking is not None:
             open_chunker(request.chunking)  # loaded once, shared by all later forks
-        for frame in _forked(request, read_file, out.fileno()):
+        for frame in _read_in_fork(request, read_file, out.fileno()):
             _send(out, request.number, frame)
 
 
@@ -352,43 +365,48 @@ def _send(out: BinaryIO, number: int, frame: bytes) -> None:
     out.flush()
 
 
-def _forked(request: ParseRequest, read_file: ReadFile, out: int) -> Iterator[bytes]:
-    """Read a file in a fork; yield its frames, or a Refused if it died."""
+def _read_in_fork(request: ParseRequest, read_file: ReadFile, out: int) -> Iterator[bytes]:
+    """Read a file in a fork; yield its frames, the last of which is a Refusal if the fork died."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _close_the_conversation(out)
+        _close_server_channels(out)
         _read_and_exit(request, read_file, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
-        while (first := pipe.read(1)) == _PAGE:
+        first_byte = pipe.read(1)
+        while first_byte == _PAGE:
             yield msgspec.json.encode(PageBegun())
-        answer = first + pipe.read(MOST_OUTPUT)
+            first_byte = pipe.read(1)
+        answer = first_byte + pipe.read(MOST_OUTPUT)
     if len(answer) > MOST_OUTPUT:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if len(answer) > MOST_OUTPUT:
-        yield msgspec.json.encode(Refused(Reason.TOO_LARGE, "it holds more text than a document does"))
+        yield msgspec.json.encode(Refusal(Reason.TOO_LARGE, "it holds more text than a document does"))
+    elif status == 0 and answer:
+        yield answer
     else:
-        yield answer if status == 0 and answer else msgspec.json.encode(_of_status(status))
+        yield msgspec.json.encode(_refusal_of(status))
 
 
-def _close_the_conversation(out: int) -> None:
-    """Close the fork's stdin and stdout channel, so that it can't answer for the server or read its requests."""
+def _close_server_channels(out: int) -> None:
+    """Close the frames' channel and stdin in a fork, so that it can't answer for the server or read its requests."""
     os.close(out)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, sys.stdin.fileno())
     os.close(nothing)
 
 
-def _of_status(status: int) -> Refused:
-    ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    if ended_by == signal.SIGXCPU:
-        return Refused(Reason.TOO_SLOW, "reading it took too much computing time")
-    if ended_by == signal.SIGKILL:
-        return Refused(Reason.TOO_LARGE, "reading it took more memory than a file may")
-    return Refused(Reason.MALFORMED, _CRASHED)
+def _refusal_of(status: int) -> Refusal:
+    """Return the refusal for the exit status of a fork that did not answer."""
+    killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if killed_by == signal.SIGXCPU:
+        return Refusal(Reason.TOO_SLOW, "reading it took too much computing time")
+    if killed_by == signal.SIGKILL:
+        return Refusal(Reason.TOO_LARGE, "reading it took more memory than a file may")
+    return Refusal(Reason.MALFORMED, _CRASHED)
 
 
 def _read_and_exit(request: ParseRequest, read_file: ReadFile, writer: int) -> None:
@@ -399,17 +417,17 @@ def _read_and_exit(request: ParseRequest, read_file: ReadFile, writer: int) -> N
         os.write(writer, _PAGE)
 
     try:
-        _limit(request)
+        _apply_limits(request)
         answer = msgspec.json.encode(read_file(request, on_page))
     except Unreadable as exc:
-        answer = msgspec.json.encode(Refused(exc.reason, exc.detail))
+        answer = msgspec.json.encode(Refusal(exc.reason, exc.detail))
     except MemoryError:
         del reserve
-        answer = msgspec.json.encode(Refused(Reason.TOO_LARGE, "reading it took more memory than a file may"))
+        answer = msgspec.json.encode(Refusal(Reason.TOO_LARGE, "reading it took more memory than a file may"))
     except RecursionError:
-        answer = msgspec.json.encode(Refused(Reason.HOSTILE, "it is nested deeper than any document"))
-    except Exception as exc:  # noqa: BLE001 - the edge of the process: whatever a hostile file raises is its reason
-        answer = msgspec.json.encode(Refused(Reason.MALFORMED, f"it could not be read ({type(exc).__name__})"))
+        answer = msgspec.json.encode(Refusal(Reason.HOSTILE, "it is nested deeper than any document"))
+    except Exception as exc:  # noqa: BLE001 - the edge of the process: every error of a hostile file refuses that file
+        answer = msgspec.json.encode(Refusal(Reason.MALFORMED, f"it could not be read ({type(exc).__name__})"))
     with os.fdopen(writer, "wb") as pipe:
         pipe.write(answer)
     os._exit(0)
@@ -419,14 +437,14 @@ def read_as_requested(request: ParseRequest, on_page: OnPage) -> Answer:
     """Read a file as text or passages, or preview one of its pages, as the request asks."""
     path = Path(request.path)
     if request.page is not None:
-        return Previewed(preview_page(path, request.page))
+        return PreviewAnswer(preview_page(path, request.page))
     parsed = read_document(path, on_page)
     if request.chunking is None:
-        return Read(parsed)
-    return Chunked(chunk_document(parsed, open_chunker(request.chunking)))
+        return TextAnswer(parsed)
+    return PassagesAnswer(chunk_document(parsed, open_chunker(request.chunking)))
 
 
-def _limit(request: ParseRequest) -> None:
+def _apply_limits(request: ParseRequest) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (request.memory_bytes, request.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_cpu(request.cpu_seconds)

@@ -18,47 +18,48 @@ from ingest.parsing.mail import is_mail, parse_mail
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Parsed, Reason, Unreadable
 from ingest.parsing.pdf import ReadPage, assemble, is_pdf, parse_pdf
 from ingest.parsing.pptx import parse_pptx
-from ingest.parsing.text import decode, parse_markdown, parse_text
+from ingest.parsing.text import decode, is_unmapped, parse_markdown, parse_text
 from ingest.parsing.xlsx import parse_xlsx
 
-_HTML = re.compile(
+# An element of a web page's body or head at the start of a text, after comments.
+_HTML_FRAGMENT = re.compile(
     r"\A(?:<!--(?:(?!-->).)*+-->\s*+)*+"
     r"<(!doctype\s+html|html|head|meta|title|link|base|style|form|body|article|section|main|div|table|h[1-6]|p|ul|ol)\b",
     re.IGNORECASE | re.DOTALL,
 )
-_PAGE = re.compile(
+# The first tag of a whole web page, after an XML declaration and comments.
+_HTML_PAGE = re.compile(
     r"\A(?:<\?xml[^>]*+>\s*+)?(?:<!--(?:(?!-->).)*+-->\s*+)*+<(?:!doctype\s{1,8}html|html|head|body)\b",
     re.IGNORECASE | re.DOTALL,
 )
-_BROKEN = (
+_PARSER_ERRORS = (
     BadZipFile, InvalidFileException, PythonPptxError, ExpatError, SyntaxError, LookupError, ValueError, TypeError,
     AttributeError, OSError, ArithmeticError, NotImplementedError,
 )  # fmt: skip
-"""Library exceptions for archives with inconsistent parts."""
+"""Exceptions that the libraries raise for an office file with inconsistent parts."""
 _TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 
 
-def whole_file_budget() -> None:
-    """Ignore page starts: the whole file shares one time limit."""
+def ignore_page() -> None:
+    """Do nothing at the start of a page, so that all pages share one time limit."""
 
 
-def read_document(path: Path, on_page: OnPage = whole_file_budget) -> Parsed:
-    """Parse a file; `on_page` is called before each page that gets its own time limit.
+def read_document(path: Path, on_page: OnPage = ignore_page) -> Parsed:
+    """Parse a file; call `on_page` before each page that gets its own time limit.
 
     Raises:
         Unreadable: with the reason.
     """
     with path.open("rb") as file:
-        parsed = _parse(path, file.read(65536), on_page)
+        head = file.read(65536)
+    parsed = _parse(path, head, on_page)
     if parsed.characters > MOST_CHARACTERS:
         raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_CHARACTERS // 1_000_000} million characters")
-    letters = [
-        c for page in parsed.pages for c in page.markdown if c.isalnum() or c == "\ufffd" or "\ue000" <= c <= "\uf8ff"
-    ]
-    strange = sum(not c.isalnum() for c in letters)
-    if strange * 3 > len(letters) > 0:
+    letters = sum(c.isalnum() for page in parsed.pages for c in page.markdown)
+    unmapped = sum(is_unmapped(c) for page in parsed.pages for c in page.markdown)
+    if unmapped * 2 > letters:
         raise Unreadable(Reason.UNREADABLE_TEXT, "the text is stored as symbols that no font maps to letters")
-    if len(letters) < 2:
+    if letters < 2:
         raise Unreadable(Reason.EMPTY_TEXT, "no text could be read from it")
     return parsed
 
@@ -84,8 +85,10 @@ def _parse_office(path: Path, on_page: OnPage) -> Parsed:
             return parse_xlsx(office, on_page)
         if office.format is Format.PPTX:
             return parse_pptx(office, on_page)
-        return parse_docx(office) if office.format is Format.DOCX else parse_hwpx(office)
-    except _BROKEN as exc:
+        if office.format is Format.DOCX:
+            return parse_docx(office)
+        return parse_hwpx(office)
+    except _PARSER_ERRORS as exc:
         where = f" ({exc})" if isinstance(exc, (ExpatError, SyntaxError)) else ""  # their line and column
         raise Unreadable(Reason.MALFORMED, f"the document inside the archive is damaged{where}") from exc
 
@@ -103,12 +106,12 @@ def _parse_text(text: str) -> Parsed:
     delimiter = delimiter_of(text)
     if delimiter is not None:
         return parse_delimited(text, delimiter)
-    plain = parse_text(text)
-    return parse_markdown(text) if plain.format is Format.MARKDOWN else plain
+    as_text = parse_text(text)
+    return parse_markdown(text) if as_text.format is Format.MARKDOWN else as_text
 
 
 def is_html(start: str) -> bool:
-    """Return whether text is a web page or fragment, rather than Markdown with a few tags."""
-    if _PAGE.match(start):
+    """Return whether text is a web page, or a fragment of one with at least four tags; Markdown may have fewer."""
+    if _HTML_PAGE.match(start):
         return True
-    return start.startswith("<") and _HTML.match(start) is not None and len(_TAGS.findall(start)) >= 4
+    return start.startswith("<") and _HTML_FRAGMENT.match(start) is not None and len(_TAGS.findall(start)) >= 4

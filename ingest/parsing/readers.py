@@ -12,20 +12,20 @@ from ingest.parsing.sandbox import Restriction
 
 
 class Readers:
-    """Read as many files at once as there are processes; other callers wait."""
+    """A pool that reads one file per process at a time; further callers wait."""
 
     def __init__(self, settings: ParserSettings, program: Sequence[str]) -> None:
-        # The last one is used first, so the others start only when needed.
-        self._idle = [Parser(settings, program) for _ in range(settings.processes)]
-        self._places = anyio.Semaphore(settings.processes)
+        # The last parser is used first, so the others start only when several files are read at once.
+        self._idle_parsers = [Parser(settings, program) for _ in range(settings.processes)]
+        self._idle_count = anyio.Semaphore(settings.processes)
 
     async def start(self) -> int:
         """Start a process before the first file; return its id."""
-        return await self._idle[-1].start()
+        return await self._idle_parsers[-1].start()
 
     async def restrictions(self) -> tuple[Restriction, ...]:
         """Return the restrictions on a reading process, as `Parser.restrictions` does."""
-        return await self._idle[-1].restrictions()
+        return await self._idle_parsers[-1].restrictions()
 
     async def chunk(self, path: Path, chunking: Chunking) -> ChunkedDocument:
         """Return a file's passages.
@@ -33,16 +33,16 @@ class Readers:
         Raises:
             Unreadable: with the reason.
         """
-        async with self._places:
-            parser = self._idle.pop()
+        async with self._idle_count:
+            parser = self._idle_parsers.pop()
             try:
                 return await parser.chunk(path, chunking)
             finally:
-                self._idle.append(parser)
+                self._idle_parsers.append(parser)
 
     async def stop(self) -> None:
         """Kill the processes; call only while no read is in progress."""
-        for parser in self._idle:
+        for parser in self._idle_parsers:
             await parser.stop()
 
 

@@ -53,14 +53,14 @@ _REQUIRED: Final = (Restriction.BYTES, Restriction.WRITES, Restriction.READS, Re
 
 
 def missing_restrictions(in_force: Collection[Restriction]) -> list[Restriction]:
-    """Return the refused restrictions; network ones are omitted if another one in force blocks the network."""
-    kept_off = bool({Restriction.CALLS, Restriction.NETWORK} & {*in_force})
-    spared = {Restriction.NETWORK, Restriction.TCP} if kept_off else set()
-    return [r for r in Restriction if r not in in_force and r not in spared]
+    """Return the restrictions that are not in force, without those of the network if it is blocked all the same."""
+    blocks_network = Restriction.CALLS in in_force or Restriction.NETWORK in in_force
+    needless = {Restriction.NETWORK, Restriction.TCP} if blocks_network else set()
+    return [r for r in Restriction if r not in in_force and r not in needless]
 
 
 def are_sufficient(in_force: Collection[Restriction]) -> bool:
-    """Return whether a process so restricted can read only its document, cannot write and has no network."""
+    """Return whether these restrictions leave a process its document to read, no file to write and no network."""
     return all(restriction in in_force for restriction in _REQUIRED)
 
 
@@ -79,7 +79,7 @@ class _Beneath(ctypes.Structure):
 
 def enter_sandbox(document: Path | None = None) -> tuple[Restriction, ...]:
     """Irrevocably enter the sandbox with all future children; this process must have only one thread."""
-    return tuple(_restricted(document))
+    return tuple(_apply_restrictions(document))
 
 
 def available_restrictions() -> tuple[Restriction, ...]:
@@ -98,33 +98,35 @@ def available_restrictions() -> tuple[Restriction, ...]:
     return tuple(map(Restriction, names.splitlines()))
 
 
-def _restricted(document: Path | None) -> Iterator[Restriction]:
+def _apply_restrictions(document: Path | None) -> Iterator[Restriction]:
+    """Apply every restriction that the kernel allows to this process; yield each."""
     kernel = ctypes.CDLL(None, use_errno=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     yield Restriction.BYTES
-    # Without a user namespace if root: inside one, root couldn't read other owners' files.
+    # Root needs no user namespace, and inside one it couldn't read other owners' files.
     if kernel.unshare(_CLONE_NEWNET) == 0 or kernel.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
         yield Restriction.NETWORK
-    yield from _landlocked(kernel, document)
+    yield from _apply_landlock(kernel, document)
     if refuse_calls():
         yield Restriction.CALLS
 
 
-def _landlocked(kernel: ctypes.CDLL, document: Path | None) -> Iterator[Restriction]:
+def _apply_landlock(kernel: ctypes.CDLL, document: Path | None) -> Iterator[Restriction]:
     version = kernel.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_CREATE_RULESET_VERSION)
     if version < 1:
         return
     writes = _WRITES | (_MOVE if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
     with_tcp = version >= 4
     ruleset = _Ruleset(writes | _READS, _TCP if with_tcp else 0, _SCOPES if version >= 6 else 0)
-    size = ctypes.c_size_t(24 if version >= 6 else 16 if with_tcp else 8)
-    rules = kernel.syscall(_LANDLOCK_CREATE_RULESET, ctypes.byref(ruleset), size, 0)
+    fields = 1 + (version >= 4) + (version >= 6)  # a kernel refuses a longer struct than its own, each field 8 bytes
+    rules = kernel.syscall(_LANDLOCK_CREATE_RULESET, ctypes.byref(ruleset), ctypes.c_size_t(8 * fields), 0)
     if rules < 0:
         return
     try:
-        allowed = all(_may_read(kernel, rules, path) for path in (*libraries(), *([document] if document else ())))
+        paths = [*libraries(), document] if document else libraries()
+        allows_paths = all(_allow_reading(kernel, rules, path) for path in paths)
         unprivileged = kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-        if allowed and unprivileged and kernel.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0) == 0:
+        if allows_paths and unprivileged and kernel.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0) == 0:
             yield Restriction.WRITES
             yield Restriction.READS
             if with_tcp:
@@ -136,30 +138,31 @@ def _landlocked(kernel: ctypes.CDLL, document: Path | None) -> Iterator[Restrict
 def libraries() -> tuple[Path, ...]:
     """Return the existing files and folders that reading any document may need.
 
-    Of a source folder on the path, only its packages: data and keys may lie beside them.
+    A source folder on the path is left out, only its packages are returned: data and keys may lie beside them.
     """
     installed = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     packages = {Path(file).resolve().parent for name, file in _packages() if "." not in name}
-    beside = {folder for folder in packages if not any(folder.is_relative_to(root) for root in installed)}
-    return tuple(path for path in (*sorted(installed | beside), *map(Path, _SYSTEM)) if os.access(path, os.F_OK))
+    source_packages = {folder for folder in packages if not any(folder.is_relative_to(root) for root in installed)}
+    paths = [*sorted(installed | source_packages), *map(Path, _SYSTEM)]
+    return tuple(path for path in paths if os.access(path, os.F_OK))
 
 
 def _packages() -> Iterator[tuple[str, str]]:
     """Yield the loaded packages with their files."""
     for name, module in [*sys.modules.items()]:
-        if hasattr(module, "__path__") and isinstance(file := getattr(module, "__file__", None), str):
+        file = getattr(module, "__file__", None)
+        if hasattr(module, "__path__") and isinstance(file, str):
             yield name, file
 
 
-def _may_read(kernel: ctypes.CDLL, rules: int, path: Path) -> bool:
-    """Allow reading a file or a whole folder; a path that this user can't reach needs no rule."""
+def _allow_reading(kernel: ctypes.CDLL, rules: int, path: Path) -> bool:
+    """Allow reading a file or a whole folder; return whether that succeeded, or this user can't reach the path."""
     with suppress(FileNotFoundError, PermissionError):
-        folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            rule = _Beneath(_READS if path.is_dir() else _EXECUTE | _READ_FILE, folder)
-            return bool(
-                kernel.syscall(_LANDLOCK_ADD_RULE, rules, _LANDLOCK_RULE_PATH_BENEATH, ctypes.byref(rule), 0) == 0
-            )
+            rule = _Beneath(_READS if path.is_dir() else _EXECUTE | _READ_FILE, descriptor)
+            status = kernel.syscall(_LANDLOCK_ADD_RULE, rules, _LANDLOCK_RULE_PATH_BENEATH, ctypes.byref(rule), 0)
+            return bool(status == 0)
         finally:
-            os.close(folder)
+            os.close(descriptor)
     return True

@@ -18,18 +18,27 @@ from openpyxl.worksheet._reader import WorkSheetParser
 from openpyxl.xml.constants import SHARED_STRINGS, XLSM, XLSX, XLTM, XLTX
 
 from ingest.parsing.archive import Office
-from ingest.parsing.cells import says_weekday, shown
+from ingest.parsing.cells import display_text, shows_weekday
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
-from ingest.parsing.raised import raised
-from ingest.parsing.tables import MOST_COMPARED, MOST_HEADER_ROWS, Merged, header_rows, names, title_rows, to_markdown
+from ingest.parsing.superscripts import as_superscript
+from ingest.parsing.tables import (
+    MOST_COMPARED,
+    MOST_HEADER_ROWS,
+    Merged,
+    header_rows,
+    names_figures,
+    title_rows,
+    to_markdown,
+)
 from ingest.parsing.xlsx_layout import Layout, text_boxes
 from knowledge.passage import UNSTORED
 
 MOST_FILLED = 1_000_000  # cells that a sheet's merged ranges may cover
 Range = tuple[int, int, int, int]  # first column, row, last column, row
 Cells = dict[int, dict[int, str]]  # row → column → text, both from 1
-_BOOKS = {XLSM, XLSX, XLTM, XLTX}
-_SHOWN, _LONGEST = 6, 10  # cells listed in a mark, characters of each cell's name
+_WORKBOOK_TYPES = {XLSM, XLSX, XLTM, XLTX}
+_MOST_LISTED = 6  # cells without a stored value
+_LONGEST_NAME = 10  # characters of a listed cell's name
 
 
 def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
@@ -44,7 +53,7 @@ def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
 def _pages(office: Office, on_page: OnPage, left_out: Counter[LeftOut]) -> Iterator[Page]:
     # Row by row: loading the whole workbook takes fifty times its file size.
     _require_one_reading(office)
-    reader = _Reader(office.packed_again(), read_only=True, data_only=True, keep_links=False, rich_text=True)
+    reader = _Reader(office.repacked(), read_only=True, data_only=True, keep_links=False, rich_text=True)
     reader.read()
     book = reader.wb
     is_stale = _is_stale(office)
@@ -56,13 +65,16 @@ def _pages(office: Office, on_page: OnPage, left_out: Counter[LeftOut]) -> Itera
         name = sheet._worksheet_path  # noqa: SLF001  two sheets may have the same title
         layout = Layout.of(office.parts[name])
         rows = _rows(_cells(sheet, office.parts[name]), left_out)
-        texts, hidden_boxes = text_boxes(office, name)
+        boxes, hidden_boxes = text_boxes(office, name)
         left_out.update(_hidden(rows, layout))
-        left_out.update({LeftOut.ELEMENT: hidden_boxes, LeftOut.COMMENT: _comments(office, name)})
-        begin = min((at for at, row in rows.items() if row), default=1)
-        boxes = [(at < begin, text) for at, text in texts]
-        mark = _mark(layout.unstored(is_stale=is_stale))
-        yield Page(number=number, markdown=f"{mark}{_sheet(sheet.title, rows, layout, boxes)}")
+        left_out.update({LeftOut.ELEMENT: hidden_boxes, LeftOut.COMMENT: _comment_count(office, name)})
+        first_row = min((at for at, row in rows.items() if row), default=1)
+        above = [text for at, text in boxes if at < first_row]
+        below = [text for at, text in boxes if at >= first_row]
+        mark = _unstored_mark(layout.unstored_cells(is_stale=is_stale))
+        blocks = _sheet_blocks(rows, layout)
+        parts = [*above, *blocks, *below]
+        yield Page(number=number, markdown=mark + "\n\n".join([f"# {sheet.title}", *parts] if parts else []))
 
 
 class _Reader(ExcelReader):  # type: ignore[misc]  # openpyxl has no types
@@ -73,27 +85,29 @@ class _Reader(ExcelReader):  # type: ignore[misc]  # openpyxl has no types
 
 
 def _is_stale(office: Office) -> bool:
-    """Return whether the workbook asks to be recalculated on opening; openpyxl assumes that every one does."""
+    """Return whether the workbook asks to be recalculated on opening; openpyxl's own value is always true."""
     books = map(office.root, office.links("", "/officeDocument").values())
-    return any(
-        one.get("fullCalcOnLoad", "0") not in {"0", "false"} for book in books for one in book.iterfind("{*}calcPr")
-    )
+    properties = (element for book in books for element in book.iterfind("{*}calcPr"))
+    return any(element.get("fullCalcOnLoad", "0") not in {"0", "false"} for element in properties)
 
 
-def _mark(cells: Sequence[str]) -> str:
-    """Return the marker for cells whose values are not stored in the file, with the first few names."""
-    return f"{UNSTORED}{', '.join(cell[:_LONGEST] for cell in cells[:_SHOWN])}⟧\n\n" if cells else ""
+def _unstored_mark(cells: Sequence[str]) -> str:
+    """Return the mark of a sheet with cells whose values are not stored, with the first few names; "" without any."""
+    if not cells:
+        return ""
+    return f"{UNSTORED}{', '.join(cell[:_LONGEST_NAME] for cell in cells[:_MOST_LISTED])}⟧\n\n"
 
 
 def _require_one_reading(office: Office) -> None:
     """Refuse a file that openpyxl (by content type and name) and other programs (by links) would read differently."""
     types = office.root("[Content_Types].xml")
     kinds = [(kind.get("ContentType", ""), kind.get("PartName", "").lstrip("/")) for kind in types]
-    books = {part for kind, part in kinds if kind in _BOOKS} - {""} or {"xl/workbook.xml"}
+    books = {part for kind, part in kinds if kind in _WORKBOOK_TYPES} - {""} or {"xl/workbook.xml"}
     texts = {part for kind, part in kinds if kind == SHARED_STRINGS}
-    linked = set(office.links("", "/officeDocument").values())
-    links = [set(office.links(book, kind).values()) for book in linked for kind in ("/sharedStrings", "/styles")]
-    if [books, texts, {"xl/styles.xml"} & office.parts.keys()] != [linked, *links]:
+    styles = {"xl/styles.xml"} & office.parts.keys()
+    linked_books = set(office.links("", "/officeDocument").values())
+    linked = [set(office.links(book, kind).values()) for book in linked_books for kind in ("/sharedStrings", "/styles")]
+    if [books, texts, styles] != [linked_books, *linked]:
         raise Unreadable(
             Reason.MALFORMED, "the archive does not say which part is its workbook, its texts or its styles"
         )
@@ -123,15 +137,15 @@ def _cells(sheet: ReadOnlyWorksheet, part: bytes) -> Iterator[tuple[int, list[Re
 
 
 def _date_styles(book: Workbook) -> set[int]:
-    """Return the style numbers that format numbers as dates, including those that openpyxl misses."""
+    """Return the indices of the cell styles that show numbers as dates, including those that openpyxl misses."""
     codes = book._number_formats  # noqa: SLF001  as above
-    weekdays = {at for at, code in enumerate(codes, start=BUILTIN_FORMATS_MAX_SIZE) if says_weekday(code)}
-    weekday_styles = {at for at, style in enumerate(book._cell_styles) if style.numFmtId in weekdays}  # noqa: SLF001  as above
-    known: set[int] = book._date_formats  # noqa: SLF001  as above
-    return weekday_styles | known
+    weekdays = {number for number, code in enumerate(codes, start=BUILTIN_FORMATS_MAX_SIZE) if shows_weekday(code)}
+    missed = {index for index, style in enumerate(book._cell_styles) if style.numFmtId in weekdays}  # noqa: SLF001  as above
+    date_styles: set[int] = book._date_formats  # noqa: SLF001  as above
+    return date_styles | missed
 
 
-def _comments(office: Office, sheet: str) -> int:
+def _comment_count(office: Office, sheet: str) -> int:
     parts = map(office.root, office.links(sheet, "/comments").values())
     return sum(len(part.findall(".//{*}comment")) for part in parts)
 
@@ -140,40 +154,46 @@ def _rows(part: Iterable[tuple[int, Sequence[ReadOnlyCell]]], left_out: Counter[
     rows: Cells = {}
     characters = last = 0
     for at, row in part:
-        texts = {cell.column: text for cell in row if (text := _text(cell))}
+        all_texts = {cell.column: _text(cell) for cell in row}
+        texts = {column: text for column, text in all_texts.items() if text}
         characters += sum(map(len, texts.values()))
         if characters > MOST_CHARACTERS:  # a long text shared by many cells takes little room in the file
             raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_CHARACTERS // 1_000_000} million characters")
-        if at <= last:  # duplicate row number: unclear which one is shown
+        if at <= last:  # a second row of the same number, which programs treat differently
             continue
         rows |= {between: {} for between in range(last + 1, at)}
         rows[at] = texts
-        # The number format ;;; hides any value.
+        # A cell with a value and no text is hidden by its number format (such as `;;;`).
         left_out[LeftOut.TEXT] += sum(bool(cell.value) and cell.column not in texts for cell in row)
         last = at
     return rows
 
 
 def _text(cell: ReadOnlyCell) -> str:
+    """Return a cell's text as shown, with superscript and struck text marked; "" if its number format hides it."""
     value = cell.value
-    text = shown(str(value) if isinstance(value, CellRichText) else value, cell.number_format)
-    if text and isinstance(value, CellRichText):
-        runs = [(run, cell.font) if isinstance(run, str) else (run.text, run.font) for run in value]
-        before = ["", *(text for text, _ in runs)]
-        return "".join(_written(own, font, last) for (own, font), last in zip(runs, before, strict=False))
-    return _struck(text, cell.font) if text else ""
+    is_rich = isinstance(value, CellRichText)
+    text = display_text(str(value) if is_rich else value, cell.number_format)
+    if not text:
+        return ""
+    if not is_rich:
+        return _mark_struck(text, cell.font)
+    parts: list[str] = []
+    before = ""
+    for run in value:
+        run_text, font = (run, cell.font) if isinstance(run, str) else (run.text, run.font)
+        is_superscript = font and font.vertAlign == "superscript"
+        parts.append(_mark_struck(as_superscript(run_text, before) if is_superscript else run_text, font))
+        before = run_text
+    return "".join(parts)
 
 
-def _written(text: str, font: Font | InlineFont | None, before: str) -> str:
-    return _struck(raised(text, before) if font and font.vertAlign == "superscript" else text, font)
-
-
-def _struck(text: str, font: Font | InlineFont | None) -> str:
+def _mark_struck(text: str, font: Font | InlineFont | None) -> str:
     return f"~~{text}~~" if font and font.strike and text.strip() else text
 
 
-def _sheet(name: str, rows: Cells, layout: Layout, boxes: Sequence[tuple[bool, str]]) -> str:
-    """Return a sheet with its text boxes; boxes that start above its cells precede them."""
+def _sheet_blocks(rows: Cells, layout: Layout) -> list[str]:
+    """Return a sheet's blocks as tables, each with its titles."""
     merged = _fill(rows, layout.merged)
     blocks: list[list[int]] = []
     for block in _blocks(rows, layout):
@@ -181,10 +201,7 @@ def _sheet(name: str, rows: Cells, layout: Layout, boxes: Sequence[tuple[bool, s
             blocks[-1] += block
         else:
             blocks.append(block)
-    tables = [_block(block, rows, merged, layout) for block in blocks]
-    above, below = ([text for is_above, text in boxes if is_above is wanted] for wanted in (True, False))
-    parts = [f"# {name}", *above, *tables, *below]
-    return "\n\n".join(parts) if len(parts) > 1 else ""
+    return [_block(block, rows, merged, layout) for block in blocks]
 
 
 def _hidden(rows: Cells, layout: Layout) -> Counter[LeftOut]:
@@ -197,29 +214,33 @@ def _hidden(rows: Cells, layout: Layout) -> Counter[LeftOut]:
 def _blocks(rows: Cells, layout: Layout) -> Iterator[list[int]]:
     """Yield the row numbers of each block between blank rows; hidden rows and columns don't separate blocks."""
     block: list[int] = []
-    for at in [*(at for at in sorted(rows) if at not in layout.hidden_rows), 0]:
-        if at and any(column not in layout.hidden_columns for column in rows[at]):
-            block.append(at)
-        elif block and not (at and rows[at]):
+    for number in (number for number in sorted(rows) if number not in layout.hidden_rows):
+        if not rows[number] and block:
             yield block
             block = []
+        elif not rows[number].keys() <= layout.hidden_columns:
+            block.append(number)
+    if block:
+        yield block
 
 
 def _is_header_of(head: Sequence[Mapping[int, str]], body: Sequence[Mapping[int, str]], layout: Layout) -> bool:
     """Return whether a block is a single row, below any titles, that names the figures of the next block.
 
-    Words count as names only if the figures' rows have labels: a line of two cells may be a note.
+    Words count as names only if the figures' rows have labels, because a line of two cells may be a note.
     """
     columns, grid = _grid([*head, *body[:MOST_COMPARED]], layout)
-    above = grid[: len(head)]
-    if len(above) - title_rows(above) != 1 or title_rows(grid[len(head) :]) or not {*columns} <= head[-1].keys():
+    above, below = grid[: len(head)], grid[len(head) :]
+    is_single_row = len(above) - title_rows(above) == 1
+    names_all_columns = {*columns} <= head[-1].keys()
+    if not is_single_row or not names_all_columns or title_rows(below):
         return False
-    below = grid[len(head) :]
     has_labels = len(columns) > 2 and not any(character.isdigit() for row in below for character in row[0])
-    return names(above[-1], below, range(len(columns)), by_words=has_labels)
+    return names_figures(above[-1], below, range(len(columns)), by_words=has_labels)
 
 
 def _grid(rows: Sequence[Mapping[int, str]], layout: Layout) -> tuple[list[int], list[list[str]]]:
+    """Return the visible columns with text, and the texts of each row in these columns."""
     columns = sorted({column for row in rows for column in row} - layout.hidden_columns)
     return columns, [[row.get(column, "") for column in columns] for row in rows]
 
@@ -239,7 +260,7 @@ def _block(block: Sequence[int], rows: Cells, merged: Mapping[int, Sequence[Rang
         for row, line in enumerate(lines[:MOST_HEADER_ROWS])
         for left, _, right, bottom in merged.get(line, ())
     ]
-    table = to_markdown(grid[titles:], header_rows=header_rows(grid[titles:], cells), filled=bool(layout.merged))
+    table = to_markdown(grid[titles:], header_rows=header_rows(grid[titles:], cells), drop_repeated=bool(layout.merged))
     return "\n\n".join([*title_lines, table]).strip()
 
 
@@ -251,9 +272,9 @@ def _fill(rows: Cells, merged: Sequence[Range]) -> dict[int, list[Range]]:
     filled = 0
     for left, top, last_column, last_row in merged:
         right, bottom = min(last_column, widest), min(last_row, deepest)
-        text = rows.get(top, {}).get(left)
-        is_title = left == min(rows[top], default=0) and len(rows[top]) == 1 if top in rows else False
-        if text is None or is_title:
+        row = rows.get(top, {})
+        text = row.get(left)
+        if text is None or len(row) == 1:  # empty, or a title
             continue
         filled += (right - left + 1) * (bottom - top + 1)
         if filled > MOST_FILLED:

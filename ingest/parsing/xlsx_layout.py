@@ -8,9 +8,9 @@ from xml.etree.ElementTree import Element
 
 from openpyxl.utils.cell import column_index_from_string, range_boundaries
 
-from ingest.parsing.archive import Office, local
+from ingest.parsing.archive import Office, local_name
 from ingest.parsing.parsed import Reason, Unreadable
-from ingest.parsing.raised import run_text
+from ingest.parsing.superscripts import run_text
 
 _MAIN: Final = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _MOST_COLUMNS = 16_384
@@ -23,19 +23,20 @@ _STRING_AT: Final = ["sst", "si"]
 class Layout:
     """A sheet's layout, collected as the target of an XML parser; rows and columns count from 1.
 
-    Raises Unreadable for rows, cells or texts in places (such as extensions) that openpyxl reads and no program shows.
+    Raises Unreadable for rows, cells and texts in places (such as extensions) where openpyxl reads them and spreadsheet
+    programs don't show them.
     """
 
     hidden_rows: set[int] = field(default_factory=set)
     hidden_columns: set[int] = field(default_factory=set)
     sized_columns: set[int] = field(default_factory=set)
-    shows_usual_columns: bool = True
+    shows_default_columns: bool = True
     merged: list[tuple[int, int, int, int]] = field(default_factory=list)  # first column, row, last column, row
     formulas: dict[str, tuple[int, bool]] = field(default_factory=dict)  # cell name → (row, whether a value is stored)
     _open: list[str] = field(default_factory=list)
     _row: int = 0
     _cell: str = ""
-    _kind: str | None = None  # of the cell's value
+    _value_type: str | None = None
 
     @classmethod
     def of(cls, part: bytes) -> "Layout":
@@ -44,7 +45,7 @@ class Layout:
         parser = ElementTree.XMLParser(target=layout)  # noqa: S314  `archive` has refused every part with an entity
         parser.feed(part)
         parser.close()
-        if not layout.shows_usual_columns:
+        if not layout.shows_default_columns:
             layout.hidden_columns.update({*range(1, _MOST_COLUMNS + 1)} - layout.sized_columns)
         return layout
 
@@ -53,15 +54,16 @@ class Layout:
         name = tag.removeprefix(_MAIN) if tag.startswith(_MAIN) else ""  # elements of other namespaces are ignored
         self._open.append(name)
         if name == "row":
-            self._take_row(attributes)
+            self._read_row(attributes)
         elif name == "c":
-            self._cell, self._kind = attributes.get("r", "?"), attributes.get("t")
+            self._cell = attributes.get("r", "?")
+            self._value_type = attributes.get("t")
         elif name == "si" and self._open != _STRING_AT:
             raise Unreadable(Reason.MALFORMED, "a text of the workbook is outside of its table of texts")
         elif self._open[-2:-1] == ["row"] and name not in {"c", "extLst"}:
             raise Unreadable(Reason.MALFORMED, "a row of a sheet holds something other than cells")
         else:
-            self._take(name, attributes)
+            self._read_other(name, attributes)
 
     def data(self, text: str) -> None:
         """Record that the current formula has a stored value."""
@@ -73,13 +75,13 @@ class Layout:
         name = self._open.pop()
         if name == "f" and self._open[-1:] == ["c"]:
             self.formulas[self._cell] = (self._row, False)
-        elif name == "v" and self._kind == "str" and self._cell in self.formulas:  # an empty string
+        elif name == "v" and self._value_type == "str" and self._cell in self.formulas:  # an empty string is a value
             self.formulas[self._cell] = (self._row, True)
 
     def close(self) -> None:
         """Do nothing; required by the parser."""
 
-    def unstored(self, *, is_stale: bool) -> list[str]:
+    def unstored_cells(self, *, is_stale: bool) -> list[str]:
         """Return the visible cells whose formula has no stored value; with `is_stale`, all formula cells."""
         return [
             name
@@ -91,22 +93,22 @@ class Layout:
         letters = name.rstrip("0123456789")
         return letters.isalpha() and column_index_from_string(letters) in self.hidden_columns
 
-    def _take(self, name: str, attributes: Mapping[str, str]) -> None:
+    def _read_other(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == "col":
-            self._take_columns(attributes)
+            self._read_columns(attributes)
         elif name == "mergeCell":
             self.merged.append(range_boundaries(attributes["ref"]))
         elif name == "sheetFormatPr":
-            self.shows_usual_columns = not _is_zero(attributes, "defaultColWidth")
+            self.shows_default_columns = not _is_zero(attributes, "defaultColWidth")
 
-    def _take_row(self, attributes: Mapping[str, str]) -> None:
+    def _read_row(self, attributes: Mapping[str, str]) -> None:
         if self._open != _ROW_AT:
             raise Unreadable(Reason.MALFORMED, "a row is outside of its sheet's cells")
         self._row = int(attributes["r"]) if "r" in attributes else self._row + 1
         if _is_hidden(attributes) or _is_zero(attributes, "ht"):
             self.hidden_rows.add(self._row)
 
-    def _take_columns(self, attributes: Mapping[str, str]) -> None:
+    def _read_columns(self, attributes: Mapping[str, str]) -> None:
         columns = range(int(attributes["min"]), min(int(attributes["max"]), _MOST_COLUMNS) + 1)
         self.sized_columns.update(columns)
         if _is_hidden(attributes) or _is_zero(attributes, "width"):
@@ -126,35 +128,37 @@ def _is_zero(attributes: Mapping[str, str], name: str) -> bool:
 
 def text_boxes(office: Office, sheet: str) -> tuple[list[tuple[int, str]], int]:
     """Return a sheet's visible shape texts from the top, as (first row from 1, text), and the number of hidden ones."""
-    found, hidden = [], 0
-    for name in office.links(sheet, "/drawing").values():
-        for anchor in office.root(name):
-            row = int(anchor.findtext("{*}from/{*}row", "0")) + 1
-            for shape, is_hidden in _shapes(anchor):
-                text = "\n\n".join(filter(None, map(_paragraph, shape.iterfind("{*}txBody/{*}p"))))
-                hidden += bool(text) and is_hidden
-                found += [(row, text)] if text and not is_hidden else []
-    return sorted(dict.fromkeys(found), key=lambda box: box[0]), hidden
+    boxes: list[tuple[int, str]] = []
+    hidden_count = 0
+    anchors = [anchor for name in office.links(sheet, "/drawing").values() for anchor in office.root(name)]
+    for anchor in anchors:
+        row = int(anchor.findtext("{*}from/{*}row", "0")) + 1
+        for shape, is_hidden in _shapes(anchor):
+            text = "\n\n".join(filter(None, map(_paragraph, shape.iterfind("{*}txBody/{*}p"))))
+            if text and is_hidden:
+                hidden_count += 1
+            elif text:
+                boxes.append((row, text))
+    return sorted(dict.fromkeys(boxes), key=lambda box: box[0]), hidden_count
 
 
 def _shapes(element: Element, *, is_hidden: bool = False) -> Iterator[tuple[Element, bool]]:
     """Yield an anchor's shapes and whether they, or a group around them, are marked as hidden."""
     for child in element:
-        if local(child) == "Fallback":  # the same shape for older programs
+        if local_name(child) == "Fallback":  # the same shape for older programs
             continue
-        hides = is_hidden or any(
-            own.get("hidden", "0") not in _OFF for head in child for own in head if local(own) == "cNvPr"
-        )
-        if local(child) == "sp":
-            yield child, hides
-        yield from _shapes(child, is_hidden=hides)
+        properties = [inner for part in child for inner in part if local_name(inner) == "cNvPr"]
+        hides_child = is_hidden or any(own.get("hidden", "0") not in _OFF for own in properties)
+        if local_name(child) == "sp":
+            yield child, hides_child
+        yield from _shapes(child, is_hidden=hides_child)
 
 
 def _paragraph(paragraph: Element) -> str:
     text = ""
     for run in paragraph:
-        if local(run) in {"r", "fld"}:
+        if local_name(run) in {"r", "fld"}:
             text += run_text(run, text)
-        elif local(run) == "br":
+        elif local_name(run) == "br":
             text += " "
     return " ".join(text.split())

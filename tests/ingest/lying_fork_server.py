@@ -14,7 +14,7 @@ PROGRAM = (sys.executable, "-m", "tests.ingest.lying_fork_server")
 def answer_of(number: int, text: str) -> bytes:
     """Return a frame that says that a file holds this text."""
     parsed = {"format": "text", "title": text, "pages": [{"number": None, "markdown": text}]}
-    return framed(number, {"type": "read", "parsed": parsed})
+    return framed(number, {"type": "text", "parsed": parsed})
 
 
 def framed(number: int, message: object) -> bytes:
@@ -25,7 +25,7 @@ def framed(number: int, message: object) -> bytes:
 
 def serve() -> None:
     """Answer requests until stdin ends, with the restrictions that the command line names."""
-    sys.stdout.buffer.write(framed(0, {"type": "walls", "taken": sys.argv[1:]}))
+    sys.stdout.buffer.write(framed(0, {"type": "restrictions", "in_force": sys.argv[1:]}))
     sys.stdout.buffer.flush()
     for line in sys.stdin.buffer:
         request = json.loads(line)

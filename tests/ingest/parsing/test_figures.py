@@ -14,7 +14,7 @@ from openpyxl.styles import Font
 from pptx import Presentation
 
 from ingest.parsing.html import parse_html
-from ingest.parsing.raised import raised
+from ingest.parsing.superscripts import as_superscript
 from tests.ingest.parsing.looks import Look, Runs, hancom, hancom_x, mail, slides, web_page, word, workbook
 from tests.ingest.parsing.reading import text_in
 
@@ -100,7 +100,7 @@ def test_a_row_span_of_zero_goes_on_to_the_end_of_its_group() -> None:
     ],
 )  # fmt: skip
 def test_a_raised_mark_is_written_in_raised_characters_or_in_brackets(text: str, shown: str) -> None:
-    assert raised(text) == shown
+    assert as_superscript(text) == shown
 
 
 @pytest.mark.parametrize("made", [web_page, mail, word, workbook, slides, hancom_x, hancom])

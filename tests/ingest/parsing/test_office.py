@@ -20,7 +20,7 @@ from pptx.chart import data as chart_data
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 
-from ingest.parsing.cells import Value, shown
+from ingest.parsing.cells import Value, display_text
 from ingest.parsing.parsed import Format, LeftOut, Reason, Unreadable
 from ingest.parsing.tables import Merged, header_rows
 from ingest.review import passage_findings
@@ -73,7 +73,7 @@ def test_a_sheet_is_a_page_with_its_name_its_title_and_its_table_without_what_is
     (datetime(2026, 3, 1, 9, 30), "yyyy-mm-dd", "2026-03-01 09:30"),  # noqa: DTZ001  a cell has no zone
 ])  # fmt: skip
 def test_a_value_is_read_as_its_cell_shows_it(value: Value, number_format: str, text: str) -> None:
-    assert shown(value, number_format) == text
+    assert display_text(value, number_format) == text
 
 
 def test_a_slide_is_a_page_with_its_title_its_list_its_table_and_its_chart(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ FRAMES = {
     "a length over all that there can be": b"NUMBER %x\n" % (MOST_OUTPUT + 1),
     "a line without an end": b"0" * 100,
     "no JSON": b"NUMBER 2\n{]",
-    "JSON without a floor": b'NUMBER 30d43\n{"type":"refused","a":' + b"[" * 200_000,
+    "JSON without a floor": b'NUMBER 30d43\n{"type":"refusal","a":' + b"[" * 200_000,
 }
 
 

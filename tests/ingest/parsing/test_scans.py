@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ingest.parsing.ocr import Picture, recognise
 from ingest.parsing.parsed import Format, Reason, Unreadable
-from ingest.parsing.pdf import MOST_VAIN
+from ingest.parsing.pdf import MOST_TEXTLESS
 from ingest.parsing.preview import preview_page
 from ingest.parsing.process import ParserSettings, open_parser
 from ingest.parsing.read import read_document
@@ -53,7 +53,7 @@ def test_a_line_or_a_box_that_is_stamped_on_a_scan_hides_none_of_it(tmp_path: Pa
 
 def test_a_scan_among_pages_on_a_ground_is_found_unless_many_show_nothing(tmp_path: Path) -> None:
     stamp = "Approved on 2026-03-02 as document 2026-0114"
-    pages: list[list[str]] = [[] for _ in range(MOST_VAIN - 1)] + [
+    pages: list[list[str]] = [[] for _ in range(MOST_TEXTLESS - 1)] + [
         [f"The rate of account {n} is 2.35 percent." for n in range(8)]
     ]
     assert "account 7 is 2.35 percent" in text_in(tmp_path, samples.scan(*pages, font=NANUM, stamp=stamp))
