@@ -24,11 +24,7 @@ class Metrics:
         )
         self.passages = Counter("ingest_passages_total", "Passages written to the index", registry=self.registry)
         self.stage_seconds = Histogram(
-            "ingest_stage_seconds",
-            "Duration of a pipeline step",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=self.registry,
+            "ingest_stage_seconds", "Duration of a pipeline step", ["stage"], buckets=_SECONDS, registry=self.registry
         )
         self.jobs = Gauge("ingest_jobs_waiting", "Jobs not finished", registry=self.registry)
         self.oldest_job = Gauge(

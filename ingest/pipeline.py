@@ -189,10 +189,7 @@ async def write_window(key: VersionKey, window: Window, catalogue: Catalogue, in
     while True:
         metadata = (await catalogue.version(key)).metadata
         await index.set_first_day(
-            tenant=key.tenant,
-            document_id=key.document_id,
-            version=key.version,
-            effective_from=metadata.effective_from,
+            tenant=key.tenant, document_id=key.document_id, version=key.version, effective_from=metadata.effective_from
         )
         await index.set_visibility(
             tenant=key.tenant,

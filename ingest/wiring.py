@@ -13,14 +13,7 @@ from edge.sign_in import SignIn, open_sign_in
 from ingest.catalogue import Approvals, Catalogue
 from ingest.jobs import JobClaims
 from ingest.metrics import Metrics
-from ingest.parsing import (
-    Chunking,
-    ParserSettings,
-    Readers,
-    open_parser,
-    open_readers,
-    require_tokenizer,
-)
+from ingest.parsing import Chunking, ParserSettings, Readers, open_parser, open_readers, require_tokenizer
 from ingest.pipeline import write_pending_windows
 from ingest.review import CpuLimiter
 from ingest.services import Services

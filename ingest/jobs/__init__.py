@@ -2,10 +2,4 @@
 
 from ingest.jobs.claims import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost, JobClaims
 
-__all__ = [
-    "LEASE_SECONDS",
-    "MOST_ATTEMPTS",
-    "RENEW_SECONDS",
-    "ClaimLost",
-    "JobClaims",
-]
+__all__ = ["LEASE_SECONDS", "MOST_ATTEMPTS", "RENEW_SECONDS", "ClaimLost", "JobClaims"]

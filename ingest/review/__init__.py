@@ -4,12 +4,4 @@ from ingest.review.changes import Change, changes
 from ingest.review.cpu_limiter import REVIEW_SECONDS, Check, CpuLimiter
 from ingest.review.findings import PassageFinding, passage_findings
 
-__all__ = [
-    "REVIEW_SECONDS",
-    "Change",
-    "Check",
-    "CpuLimiter",
-    "PassageFinding",
-    "changes",
-    "passage_findings",
-]
+__all__ = ["REVIEW_SECONDS", "Change", "Check", "CpuLimiter", "PassageFinding", "changes", "passage_findings"]

@@ -128,10 +128,7 @@ async def original_on_disk(key: Key, services: TheServices) -> AsyncGenerator[tu
     "/original", response_class=Response, responses={200: {"content": {"*/*": {}}, "description": "an attachment"}}
 )
 async def original(
-    key: Key,
-    who: Staff,
-    services: TheServices,
-    found: Annotated[tuple[Version, FilePath], Depends(original_on_disk)],
+    key: Key, who: Staff, services: TheServices, found: Annotated[tuple[Version, FilePath], Depends(original_on_disk)]
 ) -> Response:
     """Return the uploaded original as an attachment, which no browser displays or runs."""
     version, path = found
