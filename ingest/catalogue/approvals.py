@@ -1,8 +1,8 @@
 """Decisions about versions: approve, reject, set dates, expire, roll back, delete. Each is one transaction.
 
-It changes the catalogue, records who decided, and withdraws what may answer no more (`knowledge.withdrawals`, which
-every replica of the chatbot reads each second) all at once; the index is written next (`ingest.pipeline`), and by the
-worker where a crash comes between.
+The transaction changes the catalogue, records who decided, and withdraws the versions that may no longer answer
+(`knowledge.withdrawals`, which every replica of the chatbot reads each second). Then the caller writes the index
+(`ingest.pipeline`); after a crash in between, the worker does.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -53,23 +53,25 @@ class ChangedWindows:
 
 
 class Approvals:
-    """Carries decisions out; days begin in the bank's zone."""
+    """Carries decisions out; days begin in the bank's zone.
+
+    Every method raises NotFound if there is no such version.
+    """
 
     def __init__(self, catalogue: Catalogue, zone: ZoneInfo) -> None:
         self._catalogue = catalogue
         self._zone = zone
 
     async def approve(self, key: VersionKey, decision: ApprovalDecision, *, seen: Seen | None = None) -> ChangedWindows:
-        """Approve a version; the version before it ends where it begins.
+        """Approve a version; the version before it ends when it begins.
 
-        An approved version stays as it is; its windows that the index does not have yet are returned again. `seen` is
-        what the approver was shown, None where nobody says.
+        An approved version doesn't change, and the windows that the index lacks are returned again. `seen` holds the
+        dates and the title that the approver was shown, if known.
 
         Raises:
-            NotFound: there is no such version.
-            DatesChanged: it has other dates, or another title, than were seen.
+            DatesChanged: its dates or its title differ from `seen`.
             SecondPersonNeeded: the approver has uploaded it, or set its dates or its title.
-            WrongState: the version is not a draft, or comes too late (`ingest.catalogue.validity`).
+            WrongState: the version is not a draft, or its last day has passed, or a newer version answers.
         """
         async with self._locked(key, decision.at) as (connection, versions):
             version = _version_in(versions, key)
@@ -79,7 +81,7 @@ class Approvals:
                 raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
             await _require_second_person(connection, version, decision.by)
             _require_as_seen(version.metadata, seen)
-            if version.approved_by is None:  # else it is brought back, and its dates were an approver's to set
+            if version.approved_by is None:  # of a version that a rollback restored, only approvers set the dates
                 for kind in (Decision.DATED, Decision.TITLED):
                     await _require_another(connection, key, kind, decision.by)
             others = _without(versions, key)
@@ -91,11 +93,9 @@ class Approvals:
             return ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def reject(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
-        """Withdraw a draft, which no customer could read. Rejecting again changes nothing.
+        """Withdraw a draft, which no customer could read; raise WrongState for other versions.
 
-        Raises:
-            NotFound: there is no such version.
-            WrongState: it is not a draft.
+        Rejecting again changes nothing.
         """
         async with self._locked(key, decision.at) as (connection, versions):
             version = _version_in(versions, key)
@@ -112,16 +112,14 @@ class Approvals:
         """Change the first and the last day of a version; those of a draft take effect with its approval.
 
         Raises:
-            NotFound: there is no such version.
             Forbidden: it is approved, and the caller may not approve.
             SecondPersonNeeded: it is approved, and the caller has uploaded it.
             WrongState: it can no longer answer, or see `ingest.catalogue.validity.windows_for_new_dates`.
         """
         async with self._locked(key, decision.at) as (connection, versions):
             version = _version_in(versions, key)
-            metadata = replace(
-                version.metadata, effective_from=dates.effective_from, effective_until=dates.effective_until
-            )
+            first, last = dates.effective_from, dates.effective_until
+            metadata = replace(version.metadata, effective_from=first, effective_until=last)
             if version.state not in (State.RECEIVED, State.INDEXED, State.APPROVED):
                 raise WrongState(f"the dates of a version that is {version.state} cannot be changed")
             if metadata == version.metadata:
@@ -129,22 +127,16 @@ class Approvals:
             if version.approved_by is not None:
                 await _require_approver(connection, version, decision.by, may_approve=may_approve)
             windows = self._windows_for_new_dates(version, metadata, versions, decision)
-            await connection.execute(
-                records.update_version(key).values(
-                    effective_from=metadata.effective_from, effective_until=metadata.effective_until
-                )
-            )
+            await connection.execute(records.update_version(key).values(effective_from=first, effective_until=last))
             await _write_windows(connection, key, windows, versions, now=decision.at)
-            days = f"{dates.effective_from or ''}/{dates.effective_until or ''}"
-            dated = replace(decision, reason=days)
+            dated = replace(decision, reason=f"{first or ''}/{last or ''}")
             await _record(connection, key, Decision.DATED, dated, windows[-1] if windows else None)
             return ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def set_title(self, key: VersionKey, title: str, decision: ApprovalDecision) -> Received:
-        """Give a draft another title, with which its job indexes it again; of an approved version make such a draft.
+        """Give a draft another title and queue its job again; an approved version is copied to such a draft.
 
         Raises:
-            NotFound: there is no such version.
             WrongState: it is neither a draft nor approved, or has that title already.
         """
         titled = replace(decision, reason=title)
@@ -169,11 +161,9 @@ class Approvals:
             return Received(version=version, job=await records.read_job(connection, key))
 
     async def dismiss(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
-        """Withdraw a version that could not be indexed. Dismissing again changes nothing.
+        """Withdraw a version that could not be indexed; raise WrongState for other versions.
 
-        Raises:
-            NotFound: there is no such version.
-            WrongState: it has not failed.
+        Dismissing again changes nothing.
         """
         async with self._locked(key, decision.at) as (connection, versions):
             version = _version_in(versions, key)
@@ -184,12 +174,7 @@ class Approvals:
             return ChangedWindows(dropped=(key,))
 
     async def expire(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
-        """End an approved version now; one that has ended already stays as it is.
-
-        Raises:
-            NotFound: there is no such version.
-            WrongState: it was never approved.
-        """
+        """End an approved version now, unless it has ended already; raise WrongState for other versions."""
         async with self._locked(key, decision.at) as (connection, versions):
             version = _version_in(versions, key)
             if version.state is not State.APPROVED:
@@ -202,11 +187,7 @@ class Approvals:
             return ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def delete(self, tenant: str, document_id: str, decision: ApprovalDecision) -> ChangedWindows:
-        """Withdraw every version of a document; the catalogue keeps them, and any can be rolled back to.
-
-        Raises:
-            NotFound: there is no such document.
-        """
+        """Withdraw every version of a document; the catalogue keeps them for rollbacks."""
         first = VersionKey(tenant=tenant, document_id=document_id, version=1)
         async with self._locked(first, decision.at) as (connection, versions):
             if not versions:
@@ -222,13 +203,12 @@ class Approvals:
     async def roll_back(
         self, tenant: str, document_id: str, to_version: int, decision: ApprovalDecision
     ) -> tuple[Received, ChangedWindows]:
-        """Withdraw what answers now, and receive the bytes and metadata of an earlier version as a new, approved one.
+        """Withdraw the version that answers now, and receive an earlier version's bytes and metadata as a new version.
 
-        The text was approved once, so it needs no second approval: it answers as soon as it is indexed, until a version
-        begins that is approved for later: that one was decided by itself, and stays.
+        The text was approved once and needs no second approval, so the new version answers as soon as it is indexed. A
+        version that was approved for a later day still begins on that day.
 
         Raises:
-            NotFound: there is no such version.
             SecondPersonNeeded: the caller has uploaded that version.
             WrongState: that version was never approved, answers now, or has ended by its own last day.
         """
@@ -243,22 +223,18 @@ class Approvals:
             for version in current:
                 await _withdraw(connection, version, Decision.ROLLED_BACK, decision)
             received = await _receive_again(connection, old, decision.at)
-            # Its title may be one that indexing found: the fingerprint is that of the metadata at the upload.
+            # The fingerprint is that of the upload's metadata, whose title indexing may have completed.
             approval = {"fingerprint": old.fingerprint, "approved_by": decision.by, "approved_at": decision.at}
             await connection.execute(records.update_version(received.version.key).values(**approval))
             await _record(connection, received.version.key, Decision.RESTORED, decision, None)
             return received, ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def postpone_late_start(self, key: VersionKey, *, now: float) -> list[Window]:
-        """Move the start of a version that the index does not have in time; return the windows to write for that.
-
-        Raises:
-            NotFound: there is no such version.
-        """
+        """Postpone the start of a version that the index does not have in time; return the windows to write."""
         async with self._locked(key, now) as (connection, versions):
             version = _version_in(versions, key)
-            too_soon = validity.starts_too_soon(version.visible_from, now=now)
-            if version.window_written is not WindowWritten.NOTHING or not too_soon:
+            is_written = version.window_written is not WindowWritten.NOTHING
+            if is_written or not validity.starts_too_soon(version.visible_from, now=now):
                 return []
             windows = validity.windows_for_late_start(version, _without(versions, key), now=now, zone=self._zone)
             await _write_windows(connection, key, windows, versions, now=now)
@@ -266,13 +242,13 @@ class Approvals:
 
     @asynccontextmanager
     async def _locked(self, key: VersionKey, at: float) -> AsyncGenerator[tuple[AsyncConnection, Sequence[Version]]]:
-        """Open a transaction that holds the document's row; yield it with all versions of the document."""
+        """Open a transaction that locks the document's row; yield its connection and all versions of the document."""
         async with self._catalogue.write() as connection:
             await records.lock_document(connection, key, at)
             yield connection, await records.read_versions(connection, key.tenant, key.document_id)
 
     def _windows_for_end(self, current: Sequence[Version], decision: ApprovalDecision) -> list[Window]:
-        """Return the windows for versions that all end, and after which none of the document continues."""
+        """Return the windows for versions that end without a successor."""
         ends = (validity.windows_for_expiry(version, [], now=decision.at, zone=self._zone) for version in current)
         return [window for windows in ends for window in windows]
 
@@ -321,13 +297,13 @@ async def _require_approver(connection: AsyncConnection, version: Version, calle
 
 
 async def _require_another(connection: AsyncConnection, key: VersionKey, kind: Decision, approver: str) -> None:
-    """Refuse an approver who set the draft's dates or title last: a second person looks at these too."""
+    """Refuse an approver who was the last to set the draft's dates or title; a second person must check them."""
     of_version = rows.of_version(DECISIONS, key)
-    by = select(DECISIONS.c.decided_by).where(of_version, DECISIONS.c.decision == kind)
-    last = (await connection.execute(by.order_by(DECISIONS.c.id.desc()).limit(1))).scalar_one_or_none()
+    subjects = select(DECISIONS.c.decided_by).where(of_version, DECISIONS.c.decision == kind)
+    last = (await connection.execute(subjects.order_by(DECISIONS.c.id.desc()).limit(1))).scalar_one_or_none()
     if last is not None and _is_same_person(await person_behind(connection, key.tenant, last), approver):
-        what = "dates" if kind is Decision.DATED else "title"
-        raise SecondPersonNeeded(f"the person who set the {what} cannot approve the version: another approver must")
+        fields = "dates" if kind is Decision.DATED else "title"
+        raise SecondPersonNeeded(f"the person who set the {fields} cannot approve the version: another approver must")
 
 
 def _require_as_seen(metadata: Metadata, seen: Seen | None) -> None:
@@ -372,16 +348,15 @@ async def _write_windows(
     *,
     now: float,
 ) -> None:
-    """Write windows into the rows of a document's versions, and what the index has of each from `before`.
+    """Write windows into the rows of a document's versions; `before` are the versions before the change.
 
-    Replicas of the chatbot read when they end once the index has the windows too (`Catalogue.confirm_window`).
+    Replicas of the chatbot read a window's end only once the index has the window (`Catalogue.confirm_window`).
     """
     for window in windows:
         version = _version_in(before, replace(document, version=window.version))
-        start_is_written = (
-            version.window_written is not WindowWritten.NOTHING and version.visible_from == window.visible_from
-        )
-        written = WindowWritten.START if start_is_written else WindowWritten.NOTHING
+        is_same_start = version.visible_from == window.visible_from
+        has_start = version.window_written is not WindowWritten.NOTHING and is_same_start
+        written = WindowWritten.START if has_start else WindowWritten.NOTHING
         columns = rows.window_columns(window) | {"window_written": written}
         await connection.execute(records.update_version(version.key).values(**columns))
         key = version.key
@@ -391,7 +366,7 @@ async def _write_windows(
 async def _withdraw(connection: AsyncConnection, version: Version, kind: Decision, decision: ApprovalDecision) -> None:
     withdrawal = {"state": State.WITHDRAWN, "reason": kind, "detail": decision.reason or None}
     await connection.execute(records.update_version(version.key).values(**withdrawal))
-    # Nobody can want the job of a withdrawn version again: as a dead letter it would wait for somebody for ever.
+    # A dead letter waits for a person, and no person has anything to do for a withdrawn version.
     dead = rows.update_job(version.key).where(JOBS.c.state == JobState.DEAD)
     await connection.execute(dead.values(state=JobState.FAILED))
     await _revoke(connection, version, kind, decision)
@@ -399,7 +374,7 @@ async def _withdraw(connection: AsyncConnection, version: Version, kind: Decisio
 
 
 async def _revoke(connection: AsyncConnection, version: Version, kind: Decision, decision: ApprovalDecision) -> None:
-    """Let every replica of the chatbot know that a version answers no more."""
+    """Publish to every replica of the chatbot that a version must no longer answer."""
     key, reason = version.key, decision.reason or kind
     await write_withdrawal(connection, key.tenant, key.document_id, key.version, reason=reason, at=decision.at)
 

@@ -1,7 +1,7 @@
 """The catalogue of documents in SQL: versions, their states and windows, and the jobs that index them.
 
-Every write that decides something about a document first updates the document's row, so that on PostgreSQL two such
-writes queue at that row, as they do on SQLite at the one write lock.
+A transaction that decides about a document first updates the document's row. So two decisions wait for each other: on
+PostgreSQL at the row, on SQLite at the only write lock.
 """
 
 from collections.abc import AsyncGenerator
@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import asdict
 from hashlib import sha256
 from itertools import takewhile
-from operator import eq
 
 import anyio
 from sqlalchemy import ColumnElement, exists, func, select, tuple_, update
@@ -49,25 +48,21 @@ _MOST_DECISIONS = 500
 class Catalogue:
     """Reads and writes the tables of documents; the claims of jobs are in `ingest.jobs.claims`.
 
-    Every method raises CatalogueUnavailable where the database cannot be asked.
+    Every method raises CatalogueUnavailable if the database is unavailable.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._write_probe = WriteProbe(engine)
-        # Two uploads of the same bytes meet at a primary key; the slower one reads again and finds the other's row.
+        # Of two uploads of the same bytes, the slower one violates a primary key; its retry finds the other's row.
         retrying = AsyncRetryingCaller(attempts=5, timeout=10.0, wait_initial=0.01, wait_max=0.2)
         self._retry_on_conflict = retrying.on(IntegrityError)
-        # A writer that waits for SQLite's one write lock polls it, and fails while others overtake: so ours queue here.
+        # SQLite's write lock has no queue: a writer polls it and may fail while others overtake it. So ours queue here.
         self._write_turn = anyio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[AsyncConnection]:
-        """Open a transaction that writes: on SQLite after the other writers of this process, else as `read`.
-
-        Raises:
-            CatalogueUnavailable: as `read`, or its turn does not come within TURN_SECONDS.
-        """
+        """Open a transaction that writes; on SQLite, wait up to TURN_SECONDS for the other writers of this process."""
         async with AsyncExitStack() as turn:
             try:
                 with anyio.fail_after(TURN_SECONDS):
@@ -78,14 +73,11 @@ class Catalogue:
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
-        """Open a transaction that ends even where its task is cancelled (it fails after TRANSACTION_SECONDS).
+        """Open a transaction that completes even if its task is cancelled, within TRANSACTION_SECONDS.
 
-        Cancelled inside a call, SQLAlchemy drops an aiosqlite connection half closed: its thread keeps the write lock,
-        and disposing of the engine never returns. That is worth a cancel scope across a yield: every use is one
+        If a call is cancelled, SQLAlchemy leaves an aiosqlite connection half closed: its thread keeps the write lock,
+        and disposing of the engine never returns. The cancel scope across the `yield` is safe because every use is one
         `async with` in one task.
-
-        Raises:
-            CatalogueUnavailable: the database cannot be asked, or its disk is full.
         """
         try:
             with anyio.fail_after(TRANSACTION_SECONDS, shield=True):
@@ -101,17 +93,14 @@ class Catalogue:
         try:
             await migrate(self._engine, withdrawals.SCHEMA, SCHEMA)
         except UNAVAILABLE as exc:
-            where, reason = f"{self._engine.url!r}", str(exc).partition("\n")[0]
+            reason = str(exc).partition("\n")[0]
             raise CatalogueUnavailable(
-                f"the database {where} cannot be migrated ({reason}): check DATABASE_URL and DATA_DIR, or restore it"
+                f"the database {self._engine.url!r} cannot be migrated ({reason}): check DATABASE_URL and DATA_DIR, or "
+                "restore it"
             ) from exc
 
     async def ping(self) -> None:
-        """Return if the database accepts writes.
-
-        Raises:
-            CatalogueUnavailable: it does not.
-        """
+        """Return if the database accepts writes; raise CatalogueUnavailable otherwise."""
         try:
             await self._write_probe.ping()
         except UNAVAILABLE as exc:
@@ -142,20 +131,12 @@ class Catalogue:
             return Received(version=version, job=await records.read_job(connection, key))
 
     async def version(self, key: VersionKey) -> Version:
-        """Return a version.
-
-        Raises:
-            NotFound: there is none.
-        """
+        """Return a version; raise NotFound if there is none."""
         async with self.read() as connection:
             return await records.read_version(connection, key)
 
     async def versions(self, tenant: str, document_id: str) -> list[Version]:
-        """Return a document's versions, oldest first.
-
-        Raises:
-            NotFound: there is no such document.
-        """
+        """Return a document's versions, oldest first; raise NotFound if there are none."""
         async with self.read() as connection:
             versions = await records.read_versions(connection, tenant, document_id)
         if not versions:
@@ -165,7 +146,7 @@ class Catalogue:
     async def documents(
         self, tenant: str, listing: Listing, *, limit: int, now: float, after: str = ""
     ) -> list[DocumentSummary]:
-        """Return at most `limit` of a tenant's documents, in the listing's order, those behind the document `after`.
+        """Return at most `limit` of a tenant's documents in the listing's order, starting behind the document `after`.
 
         Raises:
             Unprocessable: there is no document `after`.
@@ -176,23 +157,22 @@ class Catalogue:
         query = select(documents).order_by(*order).limit(limit)
         async with self.read() as connection:
             if after:
-                last = (
-                    (await connection.execute(any_document.where(VERSIONS.c.document_id == after))).mappings().first()
-                )
+                named = any_document.where(VERSIONS.c.document_id == after)
+                last = (await connection.execute(named)).mappings().first()
                 if last is None:
                     raise Unprocessable("cursor: no document has such an id")
                 query = query.where(tuple_(*order) > (last["place"], after))
-            found_rows = (await connection.execute(query)).mappings().all()
-        return [DocumentSummary(latest=rows.to_version(row), versions=row["latest"]) for row in found_rows]
+            page = (await connection.execute(query)).mappings().all()
+        return [DocumentSummary(latest=rows.to_version(row), versions=row["latest"]) for row in page]
 
     async def decisions(self, key: VersionKey) -> list[DecisionRecord]:
         """Return the decisions about a version, oldest first."""
         query = select(DECISIONS).where(rows.of_version(DECISIONS, key)).order_by(DECISIONS.c.id)
         async with self.read() as connection:
-            found_rows = (await connection.execute(query)).all()
+            decisions = (await connection.execute(query)).all()
         return [
             DecisionRecord(event=row.decision, by=row.decided_by, at=row.decided_at, detail=row.detail)
-            for row in found_rows
+            for row in decisions
         ]
 
     async def counts(self, tenant: str) -> dict[State, int]:
@@ -202,20 +182,18 @@ class Catalogue:
             return {State(state): count for state, count in await connection.execute(query)}
 
     async def in_state(self, tenant: str, state: State, *, limit: int, after: tuple[str, int]) -> list[Version]:
-        """Return at most `limit` of a tenant's versions in a stored state, by (document, version), past `after`."""
-        names = tuple_(VERSIONS.c.document_id, VERSIONS.c.version)
-        query = select(VERSIONS).where(VERSIONS.c.tenant == tenant, VERSIONS.c.state == state, names > after)
+        """Return at most `limit` of a tenant's versions in a stored state, in the order of (document, version).
+
+        They start behind the pair `after`.
+        """
         order = (VERSIONS.c.document_id, VERSIONS.c.version)
+        query = select(VERSIONS).where(VERSIONS.c.tenant == tenant, VERSIONS.c.state == state, tuple_(*order) > after)
         async with self.read() as connection:
             versions = (await connection.execute(query.order_by(*order).limit(limit))).mappings().all()
         return [rows.to_version(row) for row in versions]
 
     async def job(self, tenant: str, job_id: str) -> Job:
-        """Return a job of a tenant.
-
-        Raises:
-            NotFound: there is none.
-        """
+        """Return a job of a tenant; raise NotFound if there is none."""
         query = select(JOBS).where(JOBS.c.tenant == tenant, JOBS.c.id == job_id)
         async with self.read() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
@@ -226,92 +204,87 @@ class Catalogue:
     async def jobs(
         self, tenant: str, state: JobState, *, limit: int | None = None, after: str = ""
     ) -> list[tuple[Job, Version]]:
-        """Return a tenant's jobs in a state with their versions, by id, past `after`, at most `limit`.
+        """Return at most `limit` of a tenant's jobs in a state, with their versions, in order behind the id `after`.
 
-        Jobs of withdrawn versions are left out: nothing is left to do about them.
+        Jobs of withdrawn versions are left out, because they need no action.
         """
-        names = (tuple_(table.c.tenant, table.c.document_id, table.c.version) for table in (JOBS, VERSIONS))
-        query = select(JOBS).join(VERSIONS, eq(*names)).where(VERSIONS.c.state != State.WITHDRAWN)
+        job_key, version_key = (tuple_(t.c.tenant, t.c.document_id, t.c.version) for t in (JOBS, VERSIONS))
+        query = select(JOBS).join(VERSIONS, job_key == version_key).where(VERSIONS.c.state != State.WITHDRAWN)
         query = query.where(JOBS.c.tenant == tenant, JOBS.c.state == state, JOBS.c.id > after)
         async with self.read() as connection:
             jobs = (await connection.execute(query.order_by(JOBS.c.id).limit(limit))).mappings().all()
             return [(job, await records.read_version(connection, job.key)) for job in map(rows.to_job, jobs)]
 
     async def mark_indexed(self, key: VersionKey, result: IndexingResult) -> Version:
-        """Record that a version is in the index as a draft, unless it is already, or was withdrawn."""
+        """Record that a received or failed version is in the index as a draft; other versions don't change."""
         indexed = {"state": State.INDEXED, "title": _without_nul(result.title), "reason": None, "detail": None}
+        update = records.update_version(key).where(VERSIONS.c.state.in_([State.RECEIVED, State.FAILED]))
         async with self.write() as connection:
-            await connection.execute(
-                records.update_version(key)
-                .where(VERSIONS.c.state.in_([State.RECEIVED, State.FAILED]))
-                .values(**asdict(result) | indexed)
-            )
+            await connection.execute(update.values(**asdict(result) | indexed))
             return await records.read_version(connection, key)
 
     async def mark_failed(self, key: VersionKey, *, reason: str, detail: str) -> Version:
-        """Record why a version cannot be indexed, unless it was approved or withdrawn."""
+        """Record why a version cannot be indexed; an approved or withdrawn version doesn't change."""
         async with self.write() as connection:
-            still_wanted = VERSIONS.c.state.not_in([State.APPROVED, State.WITHDRAWN])
+            may_fail = VERSIONS.c.state.not_in([State.APPROVED, State.WITHDRAWN])
             failure = {"state": State.FAILED, "reason": reason, "detail": _without_nul(detail)}
-            await connection.execute(records.update_version(key).where(still_wanted).values(**failure))
+            await connection.execute(records.update_version(key).where(may_fail).values(**failure))
             return await records.read_version(connection, key)
 
     async def confirm_window(self, key: VersionKey, window: Window) -> bool:
-        """Record that the index has this window; return whether it is still the version's.
+        """Record that the index has this window, unless the version has another one now; return whether it is recorded.
 
-        Only now replicas of the chatbot read its end: the index has the window of the version's successor already.
+        Then publish the window's end to the replicas of the chatbot, since the index has the successor's window too.
         """
         columns = rows.window_columns(window)
-        same = [VERSIONS.c[name].is_not_distinct_from(value) for name, value in columns.items()]
+        is_same = [VERSIONS.c[name].is_not_distinct_from(value) for name, value in columns.items()]
+        update = records.update_version(key).where(*is_same).values(window_written=WindowWritten.WHOLE)
         async with self.write() as connection:
-            update = records.update_version(key).where(*same).values(window_written=WindowWritten.WHOLE)
-            confirmed = (await connection.execute(update)).rowcount == 1
-            if confirmed and window.visible_until is not None:
+            is_confirmed = (await connection.execute(update)).rowcount == 1
+            if is_confirmed and window.visible_until is not None:
                 await withdrawals.write_end(
                     connection, key.tenant, key.document_id, key.version, ends_at=window.visible_until
                 )
-            return confirmed
+            return is_confirmed
 
     async def unconfirm_window(self, key: VersionKey) -> None:
-        """Have a version's window written again, if it has one: the index may have lost it."""
+        """Queue a version's window to be written again, because the index may have lost it."""
+        update = records.update_version(key).where(_has_confirmed_window())
         async with self.write() as connection:
-            update = (
-                records.update_version(key).where(_has_confirmed_window()).values(window_written=WindowWritten.START)
-            )
-            await connection.execute(update)
+            await connection.execute(update.values(window_written=WindowWritten.START))
 
     async def last_decision(self) -> int:
-        """Return the id of the last decision, 0 without any."""
+        """Return the id of the last decision; 0 if there is none."""
         async with self.read() as connection:
             return (await connection.execute(select(func.max(DECISIONS.c.id)))).scalar_one() or 0
 
     async def unconfirm_windows_decided_again(self, *, after: int, until: float) -> int:
-        """Have windows written again whose documents were decided on twice; return the id of the last decision seen.
+        """Queue the windows of documents with several decisions to be written again; return the last decision's id.
 
-        Looks at decisions after the id `after` and before the instant `until`: a process that was late with the window
-        of an earlier decision may have died before it looked at the latest.
+        Covers the decisions after the id `after` and before the instant `until`. A process that wrote the window of an
+        earlier decision late may have overwritten a later one, and died before it noticed.
         """
-        latest = select(DECISIONS.c.id, DECISIONS.c.tenant, DECISIONS.c.document_id, DECISIONS.c.decided_at)
-        latest = latest.where(DECISIONS.c.id > after).order_by(DECISIONS.c.id).limit(_MOST_DECISIONS)
+        query = select(DECISIONS.c.id, DECISIONS.c.tenant, DECISIONS.c.document_id, DECISIONS.c.decided_at)
+        query = query.where(DECISIONS.c.id > after).order_by(DECISIONS.c.id).limit(_MOST_DECISIONS)
         async with self.read() as connection:
-            past = list(takewhile(lambda row: row.decided_at < until, (await connection.execute(latest)).all()))
-        for row in past:
-            versions, decisions = (
-                rows.of_document(table, row.tenant, row.document_id) for table in (VERSIONS, DECISIONS)
-            )
-            again = exists().where(decisions, DECISIONS.c.id < row.id)
-            unconfirm = update(VERSIONS).where(versions, _has_confirmed_window(), again)
+            decisions = (await connection.execute(query)).all()
+        past = list(takewhile(lambda decision: decision.decided_at < until, decisions))
+        for decision in past:
+            of_document = rows.of_document(VERSIONS, decision.tenant, decision.document_id)
+            same_document = rows.of_document(DECISIONS, decision.tenant, decision.document_id)
+            has_earlier = exists().where(same_document, DECISIONS.c.id < decision.id)
+            unconfirm = update(VERSIONS).where(of_document, _has_confirmed_window(), has_earlier)
             async with self.write() as connection:
                 await connection.execute(unconfirm.values(window_written=WindowWritten.START))
         return past[-1].id if past else after
 
     async def set_passage_count(self, key: VersionKey, passages: int) -> None:
-        """Record how many passages a version has after it was chunked again."""
+        """Record the number of a version's passages after it was chunked again."""
         async with self.write() as connection:
             await connection.execute(records.update_version(key).values(passages=passages))
 
     async def unwritten_windows(self) -> list[Version]:
-        """Return the versions whose windows the index may not have, in the order in which they are to be written."""
+        """Return the versions whose windows the index may lack, by tenant, document and version."""
         query = select(VERSIONS).where(VERSIONS.c.window_written != WindowWritten.WHOLE)
         order = (VERSIONS.c.tenant, VERSIONS.c.document_id, VERSIONS.c.version)
         async with self.read() as connection:
@@ -333,12 +306,10 @@ class Catalogue:
         keys = (VERSIONS.c.tenant, VERSIONS.c.document_id, VERSIONS.c.version)
         columns = (*keys, VERSIONS.c.passages, VERSIONS.c.visible_from)
         was_visible = (VERSIONS.c.state == State.WITHDRAWN) & VERSIONS.c.visible_from.is_not(None)
-        query = (
-            select(*columns).where(VERSIONS.c.state.in_([State.INDEXED, State.APPROVED]) | was_visible).order_by(*keys)
-        )
+        is_in_index = VERSIONS.c.state.in_([State.INDEXED, State.APPROVED]) | was_visible
         async with self.read() as connection:
-            found_rows = (await connection.execute(query)).mappings().all()
-        return [rows.to_indexed_version(row) for row in found_rows]
+            versions = (await connection.execute(select(*columns).where(is_in_index).order_by(*keys))).mappings().all()
+        return [rows.to_indexed_version(row) for row in versions]
 
     async def digests(self) -> set[str]:
         """Return the SHA-256 of every version's content."""
@@ -372,13 +343,13 @@ def _document_id(upload: Upload, latest: VersionKey | None) -> str:
 
 
 async def _repeated(connection: AsyncConnection, upload: Upload, latest: VersionKey, now: float) -> Version | None:
-    """Return the version that an upload repeats; None where its bytes come back, as a new version.
+    """Return the version that an upload repeats; None if the upload is a new version.
 
-    `latest` is the last version that came with these bytes. Only who uploads knows whether a version that is over is
-    wanted again: a folder that is loaded twice holds its former versions too.
+    `latest` is the last version with these bytes. An expired version becomes a new one only with `upload.again`, since
+    a folder that is loaded twice holds former versions too.
 
     Raises:
-        DuplicateContent: the bytes are there with other metadata, or as another document.
+        DuplicateContent: the bytes exist with other metadata, or as another document.
     """
     last = await records.read_version(connection, latest)
     if last.state is State.WITHDRAWN:
@@ -395,12 +366,11 @@ def _is_over(version: Version, now: float) -> bool:
     return version.state_at(now) is State.EXPIRED
 
 
-async def _received_before(connection: AsyncConnection, known: Version, now: float) -> Received:
-    """Return an upload that was received before; one that failed is queued again."""
-    if known.state is State.FAILED:
-        await connection.execute(
-            records.update_version(known.key).values(state=State.RECEIVED, reason=None, detail=None)
-        )
-        await connection.execute(rows.update_job(known.key).values(**rows.requeued(now)))
-        known = await records.read_version(connection, known.key)
-    return Received(version=known, job=await records.read_job(connection, known.key))
+async def _received_before(connection: AsyncConnection, version: Version, now: float) -> Received:
+    """Return an upload that was received before; if it failed, queue it again."""
+    key = version.key
+    if version.state is State.FAILED:
+        await connection.execute(records.update_version(key).values(state=State.RECEIVED, reason=None, detail=None))
+        await connection.execute(rows.update_job(key).values(**rows.requeued(now)))
+        version = await records.read_version(connection, key)
+    return Received(version=version, job=await records.read_job(connection, key))

@@ -1,4 +1,4 @@
-"""The query for a page of documents: those that match, in the order that was asked for."""
+"""The query for a page of documents, with a filter and an order."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +11,7 @@ from ingest.catalogue.versions import State
 
 
 class Order(StrEnum):
-    """The order of a list of documents: by a value of the latest version, those with the same value by id."""
+    """The order of a list of documents: by a value of the latest version, then by id."""
 
     ID = "id"
     TITLE = "title"
@@ -22,7 +22,10 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Documents whose latest version has each word in its title, product, file name or id, and is in a state."""
+    """A filter of documents by their latest version, and their order.
+
+    Each of `words` must be in its title, product, file name or id.
+    """
 
     words: str = ""
     state: State | None = None

@@ -3,12 +3,12 @@
 import unicodedata
 from typing import Final
 
-# Control characters, line and paragraph separators, lone surrogates, and what is unseen or turns the direction of text.
+# Control and format characters (some invisible, some change the text's direction), surrogates, line separators.
 _ODD: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def is_plain(text: str) -> bool:
-    """Return whether a text shows what it is: U+202E would show a file as `exe.pdf` that is not a PDF."""
+    """Return whether a text shows all its characters in their order; U+202E would show `fdp.exe` as `exe.pdf`."""
     return not any(unicodedata.category(char) in _ODD for char in text)
 
 

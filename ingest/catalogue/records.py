@@ -20,7 +20,7 @@ def update_version(key: VersionKey) -> Update:
 
 
 async def lock_document(connection: AsyncConnection, key: VersionKey, now: float) -> None:
-    """Hold the document's row until the transaction ends."""
+    """Lock the document's row until the transaction ends."""
     row = rows.of_document(DOCUMENTS, key.tenant, key.document_id)
     await connection.execute(update(DOCUMENTS).where(row).values(updated_at=now))
 
@@ -28,8 +28,8 @@ async def lock_document(connection: AsyncConnection, key: VersionKey, now: float
 async def next_version(connection: AsyncConnection, tenant: str, document_id: str, now: float) -> int:
     """Return the number of a document's next version, and insert or lock the document's row."""
     row = rows.of_document(DOCUMENTS, tenant, document_id)
-    next_one = update(DOCUMENTS).where(row).values(latest=DOCUMENTS.c.latest + 1, updated_at=now)
-    number = (await connection.execute(next_one.returning(DOCUMENTS.c.latest))).scalar_one_or_none()
+    increment = update(DOCUMENTS).where(row).values(latest=DOCUMENTS.c.latest + 1, updated_at=now)
+    number = (await connection.execute(increment.returning(DOCUMENTS.c.latest))).scalar_one_or_none()
     if number is not None:
         return int(number)
     first = {"tenant": tenant, "document_id": document_id, "latest": 1, "updated_at": now}
@@ -38,11 +38,7 @@ async def next_version(connection: AsyncConnection, tenant: str, document_id: st
 
 
 async def read_version(connection: AsyncConnection, key: VersionKey) -> Version:
-    """Return a version.
-
-    Raises:
-        NotFound: there is none.
-    """
+    """Return a version; raise NotFound if there is none."""
     query = select(VERSIONS).where(rows.of_version(VERSIONS, key))
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
@@ -66,25 +62,26 @@ async def read_job(connection: AsyncConnection, key: VersionKey) -> Job:
 async def add_version(
     connection: AsyncConnection, key: VersionKey, upload: Upload, *, instead_of: VersionKey | None, now: float
 ) -> None:
-    """Insert a version with its job, and let its content's row name it instead of `instead_of`.
+    """Insert a version with its job, and make it the version of its content in place of `instead_of`.
 
     Raises:
         IntegrityError: another transaction has received the same content.
     """
     await connection.execute(insert(VERSIONS).values(**rows.new_version(key, upload, now)))
-    named = {"document_id": key.document_id, "version": key.version}
-    where = (CONTENTS.c.tenant == key.tenant) & (CONTENTS.c.sha256 == upload.sha256)
-    changed = 0
+    name = {"document_id": key.document_id, "version": key.version}
+    is_content = (CONTENTS.c.tenant == key.tenant) & (CONTENTS.c.sha256 == upload.sha256)
+    is_updated = False
     if instead_of is not None:
-        unchanged = (CONTENTS.c.document_id == instead_of.document_id) & (CONTENTS.c.version == instead_of.version)
-        changed = (await connection.execute(update(CONTENTS).where(where, unchanged).values(**named))).rowcount
-    if not changed:
-        await connection.execute(insert(CONTENTS).values(tenant=key.tenant, sha256=upload.sha256, **named))
+        is_unchanged = (CONTENTS.c.document_id == instead_of.document_id) & (CONTENTS.c.version == instead_of.version)
+        rename = update(CONTENTS).where(is_content, is_unchanged).values(**name)
+        is_updated = (await connection.execute(rename)).rowcount > 0
+    if not is_updated:
+        await connection.execute(insert(CONTENTS).values(tenant=key.tenant, sha256=upload.sha256, **name))
     await connection.execute(insert(JOBS).values(**rows.new_job(uuid4().hex, key, now)))
 
 
 async def version_of_content(connection: AsyncConnection, tenant: str, sha256: str) -> VersionKey | None:
-    """Return the version that a content's row names; None where the tenant has no such content."""
+    """Return the last version of a content; None if the tenant has no such content."""
     query = select(CONTENTS).where(CONTENTS.c.tenant == tenant, CONTENTS.c.sha256 == sha256)
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
@@ -93,10 +90,11 @@ async def version_of_content(connection: AsyncConnection, tenant: str, sha256: s
 
 
 async def version_of_upload(connection: AsyncConnection, upload: Upload) -> Version | None:
-    """Return the newest version that came with an upload's bytes and metadata, unless withdrawn; None without one."""
-    same = (VERSIONS.c.sha256 == upload.sha256) & (VERSIONS.c.fingerprint == upload.metadata.fingerprint)
-    named = true() if upload.document_id is None else VERSIONS.c.document_id == upload.document_id
-    query = select(VERSIONS).where(VERSIONS.c.tenant == upload.tenant, same, named, VERSIONS.c.state != State.WITHDRAWN)
+    """Return the newest version with an upload's bytes and metadata that is not withdrawn; None if there is none."""
+    is_same = (VERSIONS.c.sha256 == upload.sha256) & (VERSIONS.c.fingerprint == upload.metadata.fingerprint)
+    is_named = true() if upload.document_id is None else VERSIONS.c.document_id == upload.document_id
+    is_valid = (VERSIONS.c.tenant == upload.tenant) & (VERSIONS.c.state != State.WITHDRAWN)
+    query = select(VERSIONS).where(is_valid, is_same, is_named)
     newest = query.order_by(VERSIONS.c.uploaded_at.desc(), VERSIONS.c.version.desc()).limit(1)
     row = (await connection.execute(newest)).mappings().one_or_none()
     return None if row is None else rows.to_version(row)

@@ -60,7 +60,7 @@ def to_job(row: RowMapping) -> Job:
 
 
 def _values(row: RowMapping) -> Values:
-    # The names that SQLAlchemy gives are of a subclass of str, which msgspec does not take.
+    # SQLAlchemy's column names are of a subclass of str, which msgspec rejects.
     return {str(name): value for name, value in row.items()}
 
 
@@ -70,18 +70,18 @@ def new_job(job_id: str, key: VersionKey, now: float) -> Values:
 
 
 def requeued(now: float) -> Values:
-    """Return the columns that put a job into the queue (again), to be done from its beginning."""
+    """Return the columns of a job that waits to be run from its beginning."""
     waiting = {"state": JobState.QUEUED, "stage": Stage.RECEIVE, "done": 0, "total": 0, "attempts": 0}
     return waiting | {"claimed_by": None, "claimed_until": 0.0, "updated_at": now}
 
 
 def of_document(table: Table, tenant: str, document_id: str) -> ColumnElement[bool]:
-    """Return the condition that a row is of a document."""
+    """Return the condition that a row belongs to a document."""
     return (table.c.tenant == tenant) & (table.c.document_id == document_id)
 
 
 def of_version(table: Table, key: VersionKey) -> ColumnElement[bool]:
-    """Return the condition that a row is of a version: its own, its job's, or a decision's about it."""
+    """Return the condition that a row belongs to a version: the version's row, its job or a decision."""
     return of_document(table, key.tenant, key.document_id) & (table.c.version == key.version)
 
 

@@ -59,13 +59,13 @@ VERSIONS = Table(
     Column("approved_at", Double),
     Column("visible_from", Double),
     Column("visible_until", Double),
-    # A `WindowWritten`: the index is written after the catalogue, and after a crash between the two at the next start.
+    # A `WindowWritten`, because the index is written after the catalogue, and a crash may come in between.
     Column("window_written", Integer, nullable=False, default=1),
     ForeignKeyConstraint(["tenant", "document_id"], ["documents.tenant", "documents.document_id"]),
 )
 
 CONTENTS = Table(
-    # One row for each content that a tenant has: fifty identical uploads at once meet at its primary key.
+    # One row per content of a tenant; its primary key makes simultaneous uploads of the same bytes one version.
     "document_contents",
     METADATA,
     Column("tenant", String(100), primary_key=True),
@@ -95,7 +95,7 @@ JOBS = Table(
 )
 
 DECISIONS = Table(
-    # Who decided what and when: rows are only ever added. `detail` is the reason, or the new title or days.
+    # The decisions, which are never changed or deleted. `detail` is the reason, or the new title or days.
     "document_decisions",
     METADATA,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),

@@ -1,7 +1,7 @@
 """The windows in which a document's versions may be read: half-open intervals, without overlaps and gaps. Pure.
 
 The only gap is one that staff ask for, by an `effective_until` before the next version begins. Instants are Unix
-seconds; each `windows_for_…` returns the windows to write, and those that it does not return stay as they are.
+seconds. Each `windows_for_…` returns the windows that change, and the other windows of the document stay as they are.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from ingest.catalogue.versions import Metadata, State, Version, Window, WindowWr
 from ingest.errors import WrongState
 
 NOTICE_SECONDS = 2.0
-"""Between an approval and the version's start: every point of the version is written before one may be read."""
+"""Time from an approval to the version's start, in which the window is written to all its points."""
 LEAST_NOTICE_SECONDS = 1.0
-"""With less left when the index is written, a version begins later."""
+"""A version whose start is nearer than this when the writing begins is postponed."""
 
 
 def midnight(day: date, zone: ZoneInfo) -> float:
@@ -25,130 +25,134 @@ def midnight(day: date, zone: ZoneInfo) -> float:
 
 
 def windows_for_approval(approved: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
-    """Return the windows for an approval at `now`: those of the versions it replaces, and last its own.
+    """Return the windows for an approval at `now`: those of the versions that it ends, then its own.
 
-    It begins at the later of its first day and `now` + 2 s, also where that day lies in the past: a window says what
-    customers could read, and before the approval they could not. The version in force at that instant ends there. A
-    version approved for a later day ends this one, also if that day came while this one was indexed again for a
-    rollback.
+    It begins on its first day, but not before `now` + 2 s, because a window records when customers could read a
+    version. The version that answers at that instant ends. A version that was approved for a later day ends this one,
+    even if that day came while a rollback was indexing this one.
 
     Raises:
-        WrongState: its last day has passed, or a later version is in force on it.
+        WrongState: its last day has passed, or a newer version answers on it.
     """
-    first = midnight(approved.metadata.effective_from, zone) if approved.metadata.effective_from is not None else -inf
-    start = max(now + NOTICE_SECONDS, first)
-    last = None
-    if approved.metadata.effective_until is not None:
-        last = _end_of_last_day(approved.metadata, zone)
-        if last <= start:
-            raise WrongState(
-                f"its last day, {approved.metadata.effective_until}, would be over before it is shown: change a "
-                "draft's dates, or upload the file of a former version again"
-            )
-    visible_versions = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
-    decided = _decided_at(approved, now)
-    due = max(decided + NOTICE_SECONDS, first)
+    first_day = approved.metadata.effective_from
+    earliest_start = midnight(first_day, zone) if first_day is not None else -inf
+    start = max(now + NOTICE_SECONDS, earliest_start)
+    end_of_last_day = _end_of_last_day(approved.metadata, zone)
+    if end_of_last_day <= start:
+        raise WrongState(
+            f"its last day, {approved.metadata.effective_until}, would be over before it is shown: change a draft's "
+            "dates, or upload the file of a former version again"
+        )
+    decided_at = _decided_at(approved, now)
+    planned_start = max(decided_at + NOTICE_SECONDS, earliest_start)
     later = [
         other
-        for other in visible_versions
-        if _start(other) > start or _overtakes(other, approved, decided=decided, due=due)
+        for other in _visible(others)
+        if _start(other) > start or _overtakes(other, approved, decided_at=decided_at, planned_start=planned_start)
     ]
-    before = [other for other in visible_versions if other not in later]
-    if any(other.key.version > approved.key.version for other in before):
+    earlier = [other for other in _visible(others) if other not in later]
+    if any(other.key.version > approved.key.version for other in earlier):
         raise WrongState("a later version is already in force: roll back to the old version instead")
     windows = [
         Window(version=other.key.version, visible_from=_start(other), visible_until=start)
-        for other in before
-        if _runs_into(other, start)
+        for other in earlier
+        if _is_readable_at(other, start)
     ]
-    ends = [*map(_start, later), *([] if last is None else [last])]
-    return [*windows, Window(version=approved.key.version, visible_from=start, visible_until=min(ends, default=None))]
+    end = min([*map(_start, later), end_of_last_day])
+    own = Window(version=approved.key.version, visible_from=start, visible_until=None if end == inf else end)
+    return [*windows, own]
 
 
 def _decided_at(approved: Version, now: float) -> float:
-    """Return when it was decided that a version answers: of a draft that was brought back, at the rollback."""
-    decided = approved.approved_at if approved.state is State.INDEXED else None
-    return now if decided is None else decided
+    """Return when it was decided that a version answers: `now`, or at the rollback that restored it."""
+    rolled_back_at = approved.approved_at if approved.state is State.INDEXED else None
+    return now if rolled_back_at is None else rolled_back_at
 
 
-def _overtakes(other: Version, approved: Version, *, decided: float, due: float) -> bool:
-    """Return whether a version that has begun since another was due goes before it: decided before, or as a newer one.
+def _overtakes(other: Version, restored: Version, *, decided_at: float, planned_start: float) -> bool:
+    """Return whether `other` ends `restored` although it begins earlier.
 
-    Only what was brought back is due before it begins: it is indexed first.
+    A restored version is indexed after the rollback, so it begins later than planned. A version that began in between
+    ends it if it was approved before the rollback, or is newer.
     """
-    was_decided = other.approved_at is not None and other.approved_at <= decided
-    return _start(other) > due and (was_decided or other.key.version > approved.key.version)
+    was_approved_before = other.approved_at is not None and other.approved_at <= decided_at
+    return _start(other) > planned_start and (was_approved_before or other.key.version > restored.key.version)
 
 
 def windows_for_expiry(expired: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
-    """Return the windows for a version that ends at `now`; none where it has ended already.
+    """Return the windows for a version that ends at `now`; an empty list if it has ended already.
 
-    One that was approved for later never begins; of `others` the one that would have ended with its start continues.
+    If it has not begun, it never begins, and the version of `others` that was to end at its start continues.
     """
     if not _open_at(expired, now):
         return []
     own = Window(version=expired.key.version, visible_from=_start(expired), visible_until=now)
-    return [own, *(_continued(expired, others, zone=zone) if _start(expired) > now else [])]
+    has_begun = _start(expired) <= now
+    return [own] if has_begun else [own, *_window_of_predecessor(expired, others, zone=zone)]
 
 
-def _continued(never_begun: Version, others: Sequence[Version], *, zone: ZoneInfo) -> list[Window]:
-    """Return the window of the version before one that never begins: until its own last day, or the next version."""
-    start = _start(never_begun)
-    before = [other for other in others if other.state is State.APPROVED and other.visible_until == start]
-    return [_until_next(last, last.metadata, others, zone=zone) for last in _last_to_begin(before)]
+def _window_of_predecessor(cancelled: Version, others: Sequence[Version], *, zone: ZoneInfo) -> list[Window]:
+    """Return the window of the version that was to end at a cancelled version's start, if there is one."""
+    start = _start(cancelled)
+    ending = [other for other in others if other.state is State.APPROVED and other.visible_until == start]
+    return [_window_until_next(version, version.metadata, others, zone=zone) for version in _last_to_begin(ending)]
 
 
 def _last_to_begin(versions: Sequence[Version]) -> list[Version]:
-    """Return the last version to begin, if any: several end at one instant where some were replaced beforehand."""
+    """Return a list of the version that begins last, empty without versions.
+
+    Several versions end at one instant if some of them were replaced before they began.
+    """
     return sorted(versions, key=lambda version: (_start(version), version.key.version))[-1:]
 
 
 def windows_for_new_dates(
     version: Version, metadata: Metadata, others: Sequence[Version], *, now: float, zone: ZoneInfo
 ) -> list[Window]:
-    """Return the windows for an approved version that gets other dates: those it touches first, its own last.
+    """Return the windows for an approved version that gets other dates: those of other versions, then its own.
 
-    One that has not begun is placed again, as if it were approved at `now`. One that has begun only ends elsewhere.
+    A version that has not begun gets a window as if it were approved at `now`. Of one that has begun, only the end may
+    change.
 
     Raises:
-        WrongState: it has ended, it has begun and would begin elsewhere, or its last day has passed.
+        WrongState: it has ended, it has begun and its first day would change, or its last day has passed.
     """
     if not _open_at(version, now):
         raise WrongState("it is over: upload its file again with the new dates, or roll back to it")
     if _start(version) > now + NOTICE_SECONDS:
-        return _placed_anew(version, metadata, others, now=now, zone=zone)
+        return _windows_for_new_start(version, metadata, others, now=now, zone=zone)
     if metadata.effective_from != version.metadata.effective_from:
         raise WrongState("it has begun: its first day can no longer change")
     if _end_of_last_day(metadata, zone) <= now:
         raise WrongState(f"its last day, {metadata.effective_until}, is over: expire it instead")
-    return [_until_next(version, metadata, others, zone=zone)]
+    return [_window_until_next(version, metadata, others, zone=zone)]
 
 
-def _placed_anew(
+def _windows_for_new_start(
     version: Version, metadata: Metadata, others: Sequence[Version], *, now: float, zone: ZoneInfo
 ) -> list[Window]:
-    freed = {window.version: window for window in windows_for_expiry(version, others, now=now, zone=zone)}
-    rest = [_in_window(other, freed.get(other.key.version)) for other in others]
+    """Return the windows as if the version expired and were approved again with other dates."""
+    by_expiry = {window.version: window for window in windows_for_expiry(version, others, now=now, zone=zone)}
+    remaining = [_with_window(other, by_expiry.get(other.key.version)) for other in others]
     dated = replace(version, metadata=metadata)
-    placed = {window.version: window for window in windows_for_approval(dated, rest, now=now, zone=zone)}
-    own = placed.pop(version.key.version)
-    del freed[version.key.version]
-    return [*(freed | placed).values(), own]
+    by_approval = {window.version: window for window in windows_for_approval(dated, remaining, now=now, zone=zone)}
+    own = by_approval.pop(version.key.version)
+    del by_expiry[version.key.version]
+    return [*(by_expiry | by_approval).values(), own]
 
 
-def _in_window(version: Version, window: Window | None) -> Version:
+def _with_window(version: Version, window: Window | None) -> Version:
     if window is None:
         return version
     return replace(version, visible_from=window.visible_from, visible_until=window.visible_until)
 
 
-def _until_next(version: Version, metadata: Metadata, others: Sequence[Version], *, zone: ZoneInfo) -> Window:
+def _window_until_next(version: Version, metadata: Metadata, others: Sequence[Version], *, zone: ZoneInfo) -> Window:
     """Return the window of a version from its start until its last day, or until the next version begins."""
     start = _start(version)
-    visible_versions = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
-    later = [_start(other) for other in visible_versions if _start(other) > start]
-    until = min([*later, _end_of_last_day(metadata, zone)])
-    return Window(version=version.key.version, visible_from=start, visible_until=None if until == inf else until)
+    later_starts = [_start(other) for other in _visible(others) if _start(other) > start]
+    end = min([*later_starts, _end_of_last_day(metadata, zone)])
+    return Window(version=version.key.version, visible_from=start, visible_until=None if end == inf else end)
 
 
 def starts_too_soon(start: float | None, *, now: float) -> bool:
@@ -159,49 +163,44 @@ def starts_too_soon(start: float | None, *, now: float) -> bool:
 def windows_for_late_start(late: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
     """Return the windows for a version that the index does not have in time: that of its predecessor, then its own.
 
-    It begins 2 s after `now` instead. Until then customers find its predecessor, and so does an `as_of` search later.
+    It begins 2 s after `now` instead. Until then its predecessor answers, and later `as_of` searches find that one too.
     """
-    ends = late.visible_until if late.visible_until is not None else inf
-    start = min(now + NOTICE_SECONDS, ends)
+    start = min(now + NOTICE_SECONDS, _end(late))
     written = [o for o in others if o.state is State.APPROVED and o.window_written is not WindowWritten.NOTHING]
-    before = [other for other in written if other.visible_until == late.visible_from]
+    ending = [other for other in written if other.visible_until == late.visible_from]
     windows = [Window(version=late.key.version, visible_from=start, visible_until=late.visible_until)]
-    for previous in _last_to_begin(before):
+    for previous in _last_to_begin(ending):
         until = min(start, _end_of_last_day(previous.metadata, zone))
         windows.insert(0, Window(version=previous.key.version, visible_from=_start(previous), visible_until=until))
     return windows
 
 
 def in_writing_order(windows: Sequence[Window], versions: Sequence[Version]) -> tuple[Window, ...]:
-    """Return windows in the order of writing them to the index: those that it lacks, that open, that close.
+    """Return windows in the order of writing them to the index: those it lacks, those that open, those that close.
 
-    So one version or the other may be read at every instant, however long a write takes; of two the newer one is
-    (`knowledge.index`). `versions` are the document's as they were before.
+    So at least one version can be read at every instant, however long a write takes. If two can, searches return the
+    newer one (`knowledge.index`). `versions` are the document's versions before the change.
     """
     before = {version.key.version: version for version in versions}
 
-    def place(window: Window) -> tuple[bool, bool]:
-        return known_to_index(before[window.version]), _closes(before[window.version], window)
+    def order(window: Window) -> tuple[bool, bool]:
+        version = before[window.version]
+        return known_to_index(version), _closes(version, window)
 
-    return tuple(sorted(windows, key=place))
+    return tuple(sorted(windows, key=order))
 
 
 def known_to_index(version: Version) -> bool:
-    """Return whether customers may read a version already: it is written to the index before its window opens."""
+    """Return whether the index has a version's start."""
     return version.visible_from is not None and version.window_written is not WindowWritten.NOTHING
 
 
 def replaced_by_unknown(versions: Sequence[Version], *, now: float) -> list[Version]:
-    """Return the versions that answer until a version begins of which the index knows nothing."""
-    begin = {(_document(v), v.visible_from) for v in versions if v.visible_from is not None and not known_to_index(v)}
-    return [
-        v
-        for v in versions
-        if v.visible_until is not None
-        and v.visible_until > now
-        and known_to_index(v)
-        and (_document(v), v.visible_until) in begin
-    ]
+    """Return the versions that end after `now` at the start of a successor whose start the index lacks."""
+    unknown = [v for v in versions if v.visible_from is not None and not known_to_index(v)]
+    unknown_starts = {(_document(v), v.visible_from) for v in unknown}
+    ending = [v for v in versions if known_to_index(v) and v.visible_until is not None and v.visible_until > now]
+    return [v for v in ending if (_document(v), v.visible_until) in unknown_starts]
 
 
 def _document(version: Version) -> tuple[str, str]:
@@ -209,27 +208,32 @@ def _document(version: Version) -> tuple[str, str]:
 
 
 def _closes(before: Version, window: Window) -> bool:
-    """Return whether a window takes instants from a version at which it could be read."""
-    ended, ends = (until if until is not None else inf for until in (before.visible_until, window.visible_until))
-    return window.visible_from > _start(before) or ends < ended
+    """Return whether a new window excludes instants at which the version could be read before."""
+    new_end = window.visible_until if window.visible_until is not None else inf
+    return window.visible_from > _start(before) or new_end < _end(before)
 
 
 def in_force(versions: Sequence[Version], *, now: float) -> list[Version]:
-    """Return the approved versions that answer at `now`, or later."""
+    """Return the approved versions that answer at `now` or will answer later."""
     return [version for version in versions if version.state is State.APPROVED and _open_at(version, now)]
 
 
 def answering(versions: Sequence[Version], *, now: float) -> list[Version]:
-    """Return the approved versions that answer at `now`, or whose notice runs; not those approved for later."""
+    """Return the approved versions that answer at `now` or begin within the notice; not those approved for later."""
     return [version for version in in_force(versions, now=now) if _start(version) <= now + NOTICE_SECONDS]
 
 
+def _visible(versions: Sequence[Version]) -> list[Version]:
+    """Return the approved versions that customers can read at some time."""
+    return [version for version in versions if version.state is State.APPROVED and _is_ever_visible(version)]
+
+
 def _open_at(version: Version, now: float) -> bool:
-    return _ever_visible(version) and (version.visible_until is None or version.visible_until > now)
+    return _is_ever_visible(version) and _end(version) > now
 
 
 def _end_of_last_day(metadata: Metadata, zone: ZoneInfo) -> float:
-    """Return the midnight after a document's last day, infinity where it has none."""
+    """Return the midnight after a document's last day; infinity without a last day."""
     return midnight(metadata.effective_until + timedelta(days=1), zone) if metadata.effective_until else inf
 
 
@@ -237,11 +241,13 @@ def _start(version: Version) -> float:
     return version.visible_from if version.visible_from is not None else inf
 
 
-def _ever_visible(version: Version) -> bool:
-    return version.visible_from is not None and (
-        version.visible_until is None or version.visible_until > version.visible_from
-    )
+def _end(version: Version) -> float:
+    return version.visible_until if version.visible_until is not None else inf
 
 
-def _runs_into(version: Version, start: float) -> bool:
-    return _start(version) <= start and (version.visible_until is None or version.visible_until > start)
+def _is_ever_visible(version: Version) -> bool:
+    return version.visible_from is not None and _end(version) > version.visible_from
+
+
+def _is_readable_at(version: Version, instant: float) -> bool:
+    return _start(version) <= instant < _end(version)

@@ -12,7 +12,7 @@ from knowledge.passage import Language
 
 
 class State(StrEnum):
-    """Where a version stands; `active` and `expired` follow from the clock and are never stored."""
+    """The state of a version; `active` and `expired` are derived from the time and never stored."""
 
     RECEIVED = "received"
     INDEXED = "indexed"
@@ -24,7 +24,7 @@ class State(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job stands: `failed` is the file's fault, `dead` was tried often enough and is ours to look at."""
+    """The state of a job: `failed` is a fault of the file, `dead` a fault on our side that repeated attempts met."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -34,7 +34,7 @@ class JobState(StrEnum):
 
 
 class WindowWritten(IntEnum):
-    """How much of a version's window the index has confirmed; START: its start, but not its present end.
+    """The part of a version's window that the index has; START: its start, but not its current end.
 
     The numbers are stored (`document_versions.window_written`).
     """
@@ -45,7 +45,7 @@ class WindowWritten(IntEnum):
 
 
 class Decision(StrEnum):
-    """The kinds of decision about a version; each is recorded with who made it and when."""
+    """The kinds of decision about a version."""
 
     APPROVED = "approved"
     REJECTED = "rejected"
@@ -120,7 +120,7 @@ class VersionKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """When customers may read a version: a half-open interval in Unix seconds; without an end until further notice."""
+    """The half-open interval in which customers may read a version, in Unix seconds; None is no end."""
 
     version: int
     visible_from: float
@@ -132,8 +132,8 @@ class Upload:
     """An original with its metadata; without `document_id` it is derived from `path`, or else from the content.
 
     `path` is the path of the file in a folder that is loaded: a changed file is a new version of the same document.
-    `sha256` and `size` are known once its bytes are stored. `again`: bytes that are over become a new version; without
-    it the same bytes and metadata stay the version they are.
+    `sha256` and `size` are known once its bytes are stored. With `again`, the bytes of an expired version become a new
+    version.
     """
 
     tenant: str
@@ -192,7 +192,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedVersion:
-    """A version that belongs in the index, with how many passages; customers read it from `visible_from`, if ever."""
+    """A version that belongs in the index, its number of passages, and its start, if it has one."""
 
     key: VersionKey
     passages: int
@@ -201,7 +201,7 @@ class IndexedVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexingResult:
-    """What the pipeline found out about a version while it indexed it."""
+    """The properties of a version that indexing determines."""
 
     format: str
     title: str
@@ -227,7 +227,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """The version and the job of an upload: those of the first one, where the same upload comes again."""
+    """The version and the job of an upload; a repeated upload gets those of the first."""
 
     version: Version
     job: Job
