@@ -366,7 +366,7 @@ async def _rebuild(settings: Settings, console: Console) -> bool:
     _require_database(settings)
     async with open_services(settings, works_jobs=False) as services:
         tally = await rebuild(services, _printing(console))
-    console.print(f"{tally.written} of {tally.seen} versions written again, {len(tally.failed)} failed.")
+    console.print(f"{tally.written} of {tally.total} versions written again, {len(tally.failed)} failed.")
     return not tally.failed
 
 

@@ -26,8 +26,8 @@ class DeclaredLength:
         self._most_bytes = most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        declared = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-        if declared.isdecimal() and int(declared) > self._most_bytes:
+        length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        if length.isdecimal() and int(length) > self._most_bytes:
             await problem(TooLarge())(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -1,10 +1,10 @@
 """Run one claimed job to its end: keep the claim, report progress, retry transient failures.
 
-A fault of the file fails the job at once, with the reason. A fault on our side (index, embedder or database
-unavailable) is tried three times, with each wait three times the previous one; then the job is a dead letter.
+A fault of the file fails the job at once, with the reason. After a fault on our side (index, embedder or database
+unavailable) the job is retried; after three attempts it is a dead letter.
 
-A worker that was suspended for longer than its lease checks the claim before each write and finds it lost; the write in
-progress at that time is repaired by `write_pending_windows`.
+A worker that was suspended for longer than its lease notices the lost claim before its next write; the write that was
+in progress is repaired by `write_pending_windows`.
 """
 
 import math
@@ -38,20 +38,21 @@ log = structlog.get_logger(__name__)
 
 async def run_job(job: Job, services: Services, write: Write | None = None) -> Version | None:
     """Run a claimed job to its end; return None if it will be retried later or its claim is lost."""
-    claim, version = _HeldClaim(job, services.job_claims, services.now), None
+    claim = _HeldClaim(job, services.job_claims, services.now)
+    version = None
     try:
         with first_failure():
-            async with anyio.create_task_group() as beside:
-                beside.start_soon(claim.keep)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(claim.renew_regularly)
                 version = await _attempt(job, services, claim.report, write)
-                beside.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
     except ClaimLost:
         log.warning("job_claim_lost", job_id=job.id)
-        # A write in progress hid its passages again, and the version may have been approved since.
+        # The version may have been approved since, and a write in progress may have removed its window again.
         await services.catalogue.unconfirm_window(job.key)
         return None
     except anyio.get_cancelled_exc_class():
-        with anyio.CancelScope(shield=True):  # limited by the time of a transaction and the wait for it
+        with anyio.CancelScope(shield=True):  # for one transaction, which has a deadline
             await _release(job, services)
         raise
     return version
@@ -77,11 +78,7 @@ class _HeldClaim:
         self._reported = -math.inf
 
     async def report(self, stage: Stage, done: int, total: int) -> None:
-        """Report the progress of the job.
-
-        Raises:
-            ClaimLost: the lease expired, and another owner has the job.
-        """
+        """Report the progress of the job; raise ClaimLost if the lease expired and another owner has the job."""
         now = self._now()
         if now < self._until and time.monotonic() - self._reported < REPORT_SECONDS:
             return
@@ -89,19 +86,15 @@ class _HeldClaim:
         await self._job_claims.report(self._job, stage=stage, done=done, total=total, now=now)
         self._until = now + LEASE_SECONDS
 
-    async def keep(self) -> None:
-        """Renew the claim every RENEW_SECONDS, until cancelled.
-
-        Raises:
-            ClaimLost: another owner has the job; this cancels the concurrent work.
-        """
+    async def renew_regularly(self) -> None:
+        """Renew the claim every RENEW_SECONDS, until cancelled; raise ClaimLost if another owner has the job."""
         while True:
             await anyio.sleep(RENEW_SECONDS)
             now = self._now()
             try:
                 await self._job_claims.renew(self._job, now=now)
             except IngestError:
-                continue  # the next renewal or the job's own writes will fail too
+                continue  # the database is unavailable; the claim lasts for a few more renewals
             self._until = now + LEASE_SECONDS
 
 
@@ -129,6 +122,7 @@ async def _attempt(job: Job, services: Services, report: Report, write: Write | 
 
 
 async def _try_later(exc: Exception, job: Job, services: Services) -> Version | None:
+    """Queue a job for another attempt, after three times the previous wait; give up after the last attempt."""
     if job.attempts >= MOST_ATTEMPTS:
         return await give_up(job, services, detail=f"{type(exc).__name__}: {exc}"[:400])
     wait = FIRST_WAIT_SECONDS * 3 ** (job.attempts - 1)
@@ -157,5 +151,5 @@ async def _fail(job: Job, services: Services, *, reason: str, detail: str) -> Ve
 
 
 async def _mark_version_failed(job: Job, services: Services, *, reason: str, detail: str) -> Version:
-    await services.job_claims.renew(job, now=services.now())  # prevents failing the draft of another owner
+    await services.job_claims.renew(job, now=services.now())  # raises ClaimLost: the draft may be another owner's now
     return await services.catalogue.mark_failed(job.key, reason=reason, detail=detail)

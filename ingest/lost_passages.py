@@ -1,7 +1,7 @@
 """Find, count and restore passages that the catalogue has and the index has lost.
 
 An index that loses its volume restarts empty and still answers searches. One request per tenant counts the points of
-each document; only documents with too few points have their versions counted one by one.
+each document; if a document has too few points, its versions are counted one by one.
 """
 
 import random
@@ -25,12 +25,9 @@ _FOREIGN_DOCUMENTS = 100
 
 
 async def compare_index(services: Services) -> Mapping[VersionKey, int]:
-    """Compare the index with SQL; record, log and return the number of missing passages per version.
-
-    Raises:
-        IndexUnavailable, CatalogueUnavailable: one of them cannot be reached.
-    """
-    versions, now = await services.catalogue.indexed_versions(), services.now()
+    """Compare the index with SQL; record, log and return the number of missing passages per version."""
+    versions = await services.catalogue.indexed_versions()
+    now = services.now()
     missing = await _missing_passages(versions, services.index)
     state = IndexState(
         visible_passages=sum(v.passages for v in versions if v.visible_from is not None and v.visible_from <= now),
@@ -58,32 +55,31 @@ async def _missing_passages(versions: Sequence[IndexedVersion], index: Index) ->
     for tenant, documents in tenants.items():
         limit = len(documents) + _FOREIGN_DOCUMENTS
         counts = await index.counts(tenant, limit=limit)
-        for document_id, of_document in documents.items():
-            if counts.get(document_id, 0) < sum(version.passages for version in of_document):
-                nothing_there = document_id not in counts and len(counts) < limit
-                missing |= await _missing_of(of_document, None if nothing_there else index)
+        for document_id, document_versions in documents.items():
+            if counts.get(document_id, 0) >= sum(version.passages for version in document_versions):
+                continue
+            if document_id not in counts and len(counts) < limit:  # the counts are complete: it has no points
+                missing |= {version.key: version.passages for version in document_versions if version.passages}
+            else:
+                missing |= await _missing_of_document(document_versions, index)
     return missing
 
 
-async def _missing_of(versions: Sequence[IndexedVersion], index: Index | None) -> Mapping[VersionKey, int]:
-    """Return the versions of a document that lack passages; all of them if `index` is None."""
+async def _missing_of_document(versions: Sequence[IndexedVersion], index: Index) -> Mapping[VersionKey, int]:
     missing = {}
     for version in versions:
-        name = {"tenant": version.key.tenant, "document_id": version.key.document_id}
-        held = 0 if index is None else await index.count(**name, version=version.key.version)
-        if held < version.passages:
-            missing[version.key] = version.passages - held
+        key = version.key
+        count = await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
+        if count < version.passages:
+            missing[key] = version.passages - count
     return missing
 
 
 async def restore_versions(keys: Iterable[VersionKey], services: Services, *, until: float) -> None:
-    """Restore versions one by one until `until` (as of `services.now()`), after which none is started.
+    """Restore versions one by one, until the instant `until` (Unix seconds).
 
-    Each worker uses a random order and counts a version's points before writing, so workers share the work.
-
-    Raises:
-        EmbedderMismatch: another embedder filled the index.
-        IndexUnavailable, CatalogueUnavailable: one of them cannot be reached.
+    Workers share the work, because each uses a random order and skips versions that are complete. Raises
+    EmbedderMismatch if another embedder filled the index.
     """
     await services.index.require_current()
     shuffled = list(keys)
@@ -100,7 +96,7 @@ async def restore_versions(keys: Iterable[VersionKey], services: Services, *, un
 
 
 async def restore(key: VersionKey, services: Services) -> bool:
-    """Restore one version that the index has lost; return whether it had to be written.
+    """Restore one version if the index lacks passages of it; return whether it was written.
 
     Raises:
         Unreadable: its original can no longer be read.
@@ -109,15 +105,15 @@ async def restore(key: VersionKey, services: Services) -> bool:
     """
     version = await services.catalogue.version(key)
     count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
-    lost = count != version.passages or count == 0
-    if lost:
+    is_incomplete = count != version.passages or count == 0
+    if is_incomplete:
         result = await write_draft(version, services, ignore_progress)
         await services.catalogue.set_passage_count(key, result.passages)
-    await write_present_window(version, services.catalogue, services.index)
-    return lost
+    await write_current_window(version, services.catalogue, services.index)
+    return is_incomplete
 
 
-async def write_present_window(version: Version, catalogue: Catalogue, index: Index) -> None:
+async def write_current_window(version: Version, catalogue: Catalogue, index: Index) -> None:
     """Write a version's window from the catalogue to the index, if it has one."""
     if version.window is not None:
         await write_window(version.key, version.window, catalogue, index)

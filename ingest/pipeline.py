@@ -1,8 +1,8 @@
 """From bytes to answers, read top to bottom: receive → read → embed → upsert → verify → activate.
 
-`receive` (`ingest.uploads`) leaves a stored original and a job. `index_version` is the job: it ends with a draft in the
-index, which only staff see. `activate` is a second person's decision. Every step may be repeated after a crash: ids
-follow from the document, and a version that was half written is written again as a whole.
+`receive` (`ingest.uploads`) stores an original and a job. `index_version` is the job: it ends with a draft in the
+index, which only staff see. `activate` is a second person's decision. Every step can be repeated after a crash: point
+ids are derived from the document, and an incomplete version is written again from the start.
 
 Several documents are processed at once (`at_once`): while one is read or written, others are embedded.
 """
@@ -36,7 +36,7 @@ from knowledge.index import Index
 from knowledge.passage import Passage
 
 Report = Callable[[Stage, int, int], Awaitable[None]]
-"""Called at each step with the stage, how much of it is done, and of how much; raises where the claim is lost."""
+"""Called at each step with the stage, the amount done and the total; raises ClaimLost if another worker has the job."""
 Write = Callable[[Version, Services, Report], Awaitable[IndexingResult]]
 Embed = Callable[[Sequence[Passage]], Awaitable[Sequence[Sequence[float]]]]
 """Returns the dense vectors of passages."""
@@ -52,16 +52,13 @@ async def index_version(key: VersionKey, services: Services, report: Report, wri
         IndexUnavailable, CatalogueUnavailable: try again later.
     """
     version = await services.catalogue.version(key)
-    if version.state not in (
-        State.INDEXED,
-        State.APPROVED,
-        State.WITHDRAWN,
-    ):  # otherwise a process died before its job ended
+    # A process that died before its job ended may have indexed the version already.
+    if version.state not in (State.INDEXED, State.APPROVED, State.WITHDRAWN):
         result = await (write or write_draft)(version, services, report)
         version = await services.catalogue.mark_indexed(key, result)
     if version.state is State.WITHDRAWN and version.visible_from is None:
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
-    elif version.state is State.INDEXED and version.approved_by is not None:  # brought back: approved once already
+    elif version.state is State.INDEXED and version.approved_by is not None:  # a rollback: approved once already
         version = await activate(key, version.approved_by, services)
     return version
 
@@ -75,7 +72,7 @@ async def write_draft(version: Version, services: Services, report: Report) -> I
 
 
 def indexing_result(file_format: str, passages: Sequence[Passage], left_out: Mapping[LeftOut, int]) -> IndexingResult:
-    """Return what the catalogue stores of an indexed version."""
+    """Return the result that the catalogue stores for an indexed version."""
     first = passages[0]
     return IndexingResult(
         format=file_format,
@@ -87,24 +84,17 @@ def indexing_result(file_format: str, passages: Sequence[Passage], left_out: Map
 
 
 async def activate(key: VersionKey, approver: str, services: Services, seen: Seen | None = None) -> Version:
-    """Approve a draft: it answers from its start, and its predecessor until then.
-
-    Raises:
-        Suspicious, Unavailable: as `require_harmless`.
-        SecondPersonNeeded, WrongState: as `approve`.
-    """
+    """Approve a draft, which answers from its start; raises the errors of `require_harmless` and `approve`."""
     await require_harmless(key, services)
     decision = ApprovalDecision(by=approver, at=services.now())  # screening may take a minute
     return await approve(key, decision, services, seen)
 
 
 async def approve(key: VersionKey, decision: ApprovalDecision, services: Services, seen: Seen | None = None) -> Version:
-    """Approve a draft that was screened; the decision is recent, so that the index is written before the version shows.
+    """Approve a draft that was screened; raises the errors of `ingest.catalogue.Approvals.approve`.
 
-    `seen` is what the approver was shown, if known.
-
-    Raises:
-        SecondPersonNeeded, WrongState: as `ingest.catalogue.Approvals.approve`.
+    The decision must be recent, so that the index is written before the version begins to answer. `seen` holds the
+    dates and the title that the approver was shown, if known.
     """
     with services.metrics.timed(Stage.ACTIVATE):
         changed = await services.approvals.approve(key, decision, seen=seen)
@@ -115,7 +105,7 @@ async def approve(key: VersionKey, decision: ApprovalDecision, services: Service
 
 
 async def update_index(document: VersionKey, changed: ChangedWindows, services: Services) -> None:
-    """Write what a decision changed of a document to the index; every search after the return sees it."""
+    """Write the changes of a decision about a document to the index; every later search sees them."""
     await write_windows(document, changed.windows, services)
     for key in changed.dropped:
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
@@ -134,19 +124,19 @@ async def write_points(
 ) -> None:
     """Embed and write all points of a version, and read them back; the points of an interrupted run are deleted first.
 
-    Raises:
-        Unreadable: the index holds something else.
+    `report` also checks the claim before each write: a worker that was suspended may have lost its job, and would
+    delete or hide passages that answer. Raises Unreadable if the index has other points afterwards.
     """
     index, metrics, total = services.index, services.metrics, len(passages)
     if await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
-        await report(Stage.EMBED, 0, 1)  # without its claim a stalled worker would remove passages that answer
+        await report(Stage.EMBED, 0, 1)
         await index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
     await report(Stage.EMBED, 0, total)
     for done in range(0, total, services.settings.batch):
         batch = passages[done : done + services.settings.batch]
         with metrics.timed(Stage.EMBED):
             vectors = await embed(batch)
-        await report(Stage.EMBED, done, total)  # after a long embedding: without its claim it would hide what answers
+        await report(Stage.EMBED, done, total)
         with metrics.timed(Stage.UPSERT):
             await index.upsert(batch, vectors)
         metrics.passages.inc(len(batch))
@@ -166,26 +156,24 @@ async def _verify(key: VersionKey, passages: Sequence[Passage], index: Index) ->
 
 
 async def write_windows(document: VersionKey, windows: Sequence[Window], services: Services) -> None:
-    """Write the windows of a document's versions to the index: those that open before those that close.
+    """Write the windows of a document's versions to the index, in their order.
 
-    An approval takes effect after a notice of seconds, in which all are written; if too little of it is left, the last
-    version begins later. A slower write leaves two versions open for a moment: readers get the newer one.
+    An approval takes effect two seconds later, so that all windows are written before. If too little of this time is
+    left, the last version is postponed. If writing takes longer, two versions answer for a moment, and searches return
+    the newer one.
     """
     latest = max(windows, key=lambda window: window.visible_from, default=None)
     if latest is not None and starts_too_soon(latest.visible_from, now=services.now()):
-        last = replace(document, version=latest.version)
-        moved = await services.approvals.postpone_late_start(last, now=services.now())
-        moved_versions = {window.version for window in moved}
-        windows = [*moved, *(window for window in windows if window.version not in moved_versions)]
+        latest_key = replace(document, version=latest.version)
+        postponed = await services.approvals.postpone_late_start(latest_key, now=services.now())
+        postponed_versions = {window.version for window in postponed}
+        windows = [*postponed, *(window for window in windows if window.version not in postponed_versions)]
     for window in windows:
         await write_window(replace(document, version=window.version), window, services.catalogue, services.index)
 
 
 async def write_window(key: VersionKey, window: Window, catalogue: Catalogue, index: Index) -> None:
-    """Write a version's window and first day, until the index and the catalogue agree.
-
-    Another decision may come between.
-    """
+    """Write a version's window and first day; repeat this if another decision changes them during the write."""
     while True:
         metadata = (await catalogue.version(key)).metadata
         await index.set_first_day(
@@ -200,20 +188,20 @@ async def write_window(key: VersionKey, window: Window, catalogue: Catalogue, in
         )
         if await catalogue.confirm_window(key, window):
             return
-        present = (await catalogue.version(key)).window
-        if present is None:
+        current_window = (await catalogue.version(key)).window
+        if current_window is None:
             return
-        window = present
+        window = current_window
 
 
 async def write_pending_windows(services: Services) -> int:
-    """Write the windows that the index lacks after a crash or an outage of its own; return their number."""
+    """Write the windows that the index lacks after a crash or an outage; return their number."""
     for version in await services.catalogue.unwritten_windows():
         if version.window_written is WindowWritten.NOTHING:
             await services.approvals.postpone_late_start(version.key, now=services.now())
     unwritten = await services.catalogue.unwritten_windows()
     for version in replaced_by_unknown(unwritten, now=services.now()):
-        # It may not end before its successor is written: the index may have neither window.
+        # Its end is written after its successor's start, so that the index always has a version that answers.
         await services.index.set_visibility(
             tenant=version.key.tenant,
             document_id=version.key.document_id,
@@ -231,7 +219,7 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
     """Refuse a draft with a finding that blocks; a version that was approved once is not screened again.
 
     Raises:
-        Suspicious: a passage instructs the model, or is not certainly what its page shows.
+        Suspicious: a passage instructs the model, or may differ from what its page shows.
         Unavailable: too many reviews are in progress, or the index lacks its passages.
     """
     version = await services.catalogue.version(key)
@@ -253,7 +241,7 @@ def passages_of(version: Version, document: ChunkedDocument) -> list[Passage]:
     """Return a version's passages, numbered from 1, with its metadata and window.
 
     Title and language default to the file's own. A draft has no window. A version that is restored after a loss has its
-    window on each point, so that a process that dies between two writes hides nothing.
+    window on each point from the start, so that a crash between two writes hides no passage.
     """
     metadata = version.metadata
     language = metadata.language or document.language

@@ -25,8 +25,8 @@ from telemetry.supervision import contained, supervise
 SWEEP_SECONDS = 5.0
 POLL_SECONDS = 0.5
 LATE_SECONDS = 60.0
-"""After this time, an index write that began before a decision has finished, or its process has ended."""
-LOOKED_BACK = 500
+"""Within this time, an index write that began before a decision finishes, or its process ends."""
+MOST_EARLIER_DECISIONS = 500
 """Number of decisions before its start that a worker checks."""
 RECONNECT_SECONDS = 1.0
 EMBEDDER_CHECK_SECONDS = 1.0
@@ -59,7 +59,7 @@ class Worker:
                 with first_failure():
                     async with anyio.create_task_group() as group:
                         group.start_soon(self._require_current_embedder)
-                        await self._take_each(group)
+                        await self._run_jobs(group)
             except IndexUnavailable as exc:
                 log.warning("job_claim_failed", error=type(exc).__name__)
             except EmbedderMismatch as exc:
@@ -67,22 +67,22 @@ class Worker:
                 await anyio.sleep(SWEEP_SECONDS)
             await anyio.sleep(RECONNECT_SECONDS)
 
-    async def _take_each(self, group: TaskGroup) -> None:
-        places = anyio.Semaphore(self._services.settings.at_once)
+    async def _run_jobs(self, group: TaskGroup) -> None:
+        capacity = anyio.Semaphore(self._services.settings.at_once)
 
-        async def do(job: Job) -> None:
+        async def run_job_and_release(job: Job) -> None:
             try:
                 await self.do_job(job)
             finally:
-                places.release()
+                capacity.release()
 
         while True:
-            await places.acquire()
+            await capacity.acquire()
             job = await self._next_job()
             if job is not None:
-                group.start_soon(do, job)
+                group.start_soon(run_job_and_release, job)
             else:
-                places.release()
+                capacity.release()
                 await anyio.sleep(POLL_SECONDS)
 
     async def _next_job(self) -> Job | None:
@@ -96,7 +96,7 @@ class Worker:
         """Check every second that our embedder filled the live collection, until cancelled.
 
         Raises:
-            EmbedderMismatch: another embedder did, so searches would not find what this worker writes.
+            EmbedderMismatch: another embedder did, so searches would not find the passages that this worker writes.
         """
         while True:
             await anyio.sleep(EMBEDDER_CHECK_SECONDS)
@@ -115,11 +115,11 @@ class Worker:
                 log.warning("job_update_failed", job_id=job.id, error=type(exc).__name__)
 
     async def _sweep(self) -> None:
-        """Write windows that a crash or outage kept from the index, until cancelled."""
-        decisions: int | None = None
+        """Write windows that the index lacks after a crash or an outage, until cancelled."""
+        last_decision: int | None = None
         while True:
             try:
-                decisions = await look_at_decisions(self._services, after=decisions)
+                last_decision = await queue_overwritten_windows(self._services, after=last_decision)
                 await write_pending_windows(self._services)
             except TRANSIENT as exc:
                 log.warning("validity_window_sync_failed", error=type(exc).__name__)
@@ -130,14 +130,15 @@ class Worker:
 
         A single mismatch is not a loss: a version may be being written, or a cluster node may lag behind.
         """
-        services, lost_before = self._services, frozenset[VersionKey]()
+        services = self._services
+        missing_before = frozenset[VersionKey]()
         while True:
             started_at = services.now()
             try:
-                lost = frozenset(await compare_index(services))
-                if lost & lost_before:
-                    await restore_versions(lost & lost_before, services, until=started_at + COMPARE_SECONDS)
-                lost_before = lost
+                missing = frozenset(await compare_index(services))
+                if missing & missing_before:
+                    await restore_versions(missing & missing_before, services, until=started_at + COMPARE_SECONDS)
+                missing_before = missing
             except EmbedderMismatch as exc:
                 log.error("passage_restore_failed", detail=str(exc))  # noqa: TRY400  the detail is enough
             except TRANSIENT as exc:
@@ -145,12 +146,12 @@ class Worker:
             await anyio.sleep(max(RECONNECT_SECONDS, started_at + COMPARE_SECONDS - services.now()))
 
 
-async def look_at_decisions(services: Services, *, after: int | None) -> int:
-    """Queue windows for rewriting that a late writer may have overwritten; return the last decision seen.
+async def queue_overwritten_windows(services: Services, *, after: int | None) -> int:
+    """Queue the windows that a late writer may have overwritten; return the id of the last decision checked.
 
-    `after` is the last decision already seen, None at the start.
+    `after` is the id that the previous call returned; None at the start.
     """
     catalogue = services.catalogue
     if after is None:
-        after = max(0, await catalogue.last_decision() - LOOKED_BACK)
+        after = max(0, await catalogue.last_decision() - MOST_EARLIER_DECISIONS)
     return await catalogue.unconfirm_windows_decided_again(after=after, until=services.now() - LATE_SECONDS)

@@ -19,18 +19,18 @@ async def authenticate(request: Request, services: TheServices) -> Principal:
         Forbidden: the call with a session is not from our own page.
         Unavailable: the identity provider or the session store is unavailable.
     """
-    is_tried = False
+    has_credentials = False
     try:
         if services.sign_in is not None and is_by_session(request):
-            is_tried = True
+            has_credentials = True
             return await principal_of_session(request, services.sign_in)
-        token = bearer_token(request.headers)
-        is_tried = True
+        token = bearer_token(request.headers)  # raises TokenRefused without one
+        has_credentials = True
         if services.authenticator is None:
             raise Unavailable("no identity provider is set")
         return await services.authenticator.verify(token)
     except TokenRefused as exc:
-        if is_tried:  # a request without credentials is not a failed attempt
+        if has_credentials:  # otherwise it is not a failed attempt
             services.siem.refused(str(exc))
         raise Unauthenticated(str(exc)) from exc
     except CrossSite as exc:
@@ -40,22 +40,14 @@ async def authenticate(request: Request, services: TheServices) -> Principal:
 
 
 async def require_staff(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return the caller if they are staff.
-
-    Raises:
-        Forbidden: they are neither staff nor approver.
-    """
+    """Return the caller if they are staff; raise Forbidden otherwise."""
     if not principal.roles & {"staff", "approver", "admin"}:
         raise Forbidden("only staff work with documents")
     return principal
 
 
 async def require_approver(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return the caller if they are an approver.
-
-    Raises:
-        Forbidden: they are not an approver.
-    """
+    """Return the caller if they are an approver; raise Forbidden otherwise."""
     if not may_approve(principal):
         raise Forbidden("only an approver may decide about versions")
     return principal

@@ -1,4 +1,4 @@
-"""What the routes share: the services, and the limits of values that go to PostgreSQL."""
+"""Dependencies of the routes: the services, and limits of values for PostgreSQL."""
 
 from typing import Annotated, cast
 

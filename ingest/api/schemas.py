@@ -29,7 +29,7 @@ class ReceivedOut(BaseModel):
 
 
 class VersionOut(BaseModel):
-    """A version of a document; `left_out` counts the text pieces hidden in its file, by kind."""
+    """A version of a document; `left_out` is the number of hidden texts in its file, by kind."""
 
     document_id: str
     version: int

@@ -93,10 +93,7 @@ class Approvals:
             return ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def reject(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
-        """Withdraw a draft, which no customer could read; raise WrongState for other versions.
-
-        Rejecting again changes nothing.
-        """
+        """Withdraw a draft; a rejected version doesn't change, others raise WrongState."""
         async with self._locked(key, decision.at) as (connection, versions):
             version = _version_in(versions, key)
             if version.state is State.WITHDRAWN and version.reason == Decision.REJECTED:
@@ -136,8 +133,7 @@ class Approvals:
     async def set_title(self, key: VersionKey, title: str, decision: ApprovalDecision) -> Received:
         """Give a draft another title and queue its job again; an approved version is copied to such a draft.
 
-        Raises:
-            WrongState: it is neither a draft nor approved, or has that title already.
+        Raises WrongState for other versions, and if the title doesn't change.
         """
         titled = replace(decision, reason=title)
         async with self._locked(key, decision.at) as (connection, versions):
@@ -161,10 +157,7 @@ class Approvals:
             return Received(version=version, job=await records.read_job(connection, key))
 
     async def dismiss(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
-        """Withdraw a version that could not be indexed; raise WrongState for other versions.
-
-        Dismissing again changes nothing.
-        """
+        """Withdraw a failed version; a dismissed version doesn't change, others raise WrongState."""
         async with self._locked(key, decision.at) as (connection, versions):
             version = _version_in(versions, key)
             if version.state is State.FAILED:

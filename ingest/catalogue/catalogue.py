@@ -146,11 +146,7 @@ class Catalogue:
     async def documents(
         self, tenant: str, listing: Listing, *, limit: int, now: float, after: str = ""
     ) -> list[DocumentSummary]:
-        """Return at most `limit` of a tenant's documents in the listing's order, starting behind the document `after`.
-
-        Raises:
-            Unprocessable: there is no document `after`.
-        """
+        """Return at most `limit` of a tenant's documents in the listing's order, those behind the document `after`."""
         any_document = documents_query(tenant, Listing(order=listing.order), now=now)
         documents = documents_query(tenant, listing, now=now).subquery()
         order = (documents.c.place, documents.c.document_id)

@@ -15,8 +15,8 @@ from ingest.errors import NotFound, WrongState
 LEASE_SECONDS = 20.0
 RENEW_SECONDS = 5.0
 MOST_ATTEMPTS = 3
-MOST_TRIED = 20
-"""Number of oldest free jobs that a worker tries to claim; other workers may be faster with each."""
+MOST_CANDIDATES = 20
+"""Number of oldest free jobs that a worker tries to claim; another worker may claim each of them first."""
 MOST_AHEAD_SECONDS = 60.0
 """Maximum time ahead of any claim or wait; a later end means that the clock was set back."""
 
@@ -46,21 +46,22 @@ class JobClaims:
 
     async def claim_next(self, *, now: float) -> Job | None:
         """Claim the oldest free job; None if there is none."""
-        free = select(JOBS.c.id).where(_is_free(now)).order_by(JOBS.c.created_at).limit(MOST_TRIED)
+        free = select(JOBS.c.id).where(_is_free(now)).order_by(JOBS.c.created_at).limit(MOST_CANDIDATES)
         async with self._catalogue.read() as connection:
             job_ids = (await connection.execute(free)).scalars().all()
         for job_id in job_ids:
-            if (job := await self.claim(job_id, now=now)) is not None:
+            job = await self.claim(job_id, now=now)
+            if job is not None:
                 return job
         return None
 
     async def claim(self, job_id: str, *, now: float) -> Job | None:
         """Claim a job; None if it is finished or claimed by another owner."""
-        claim = {"claimed_by": self._owner, "claimed_until": now + LEASE_SECONDS, "updated_at": now}
-        free = update(JOBS).where(JOBS.c.id == job_id, _is_free(now))
-        claimed = free.values(state=JobState.RUNNING, attempts=JOBS.c.attempts + 1, **claim).returning(JOBS)
+        values = {"claimed_by": self._owner, "claimed_until": now + LEASE_SECONDS, "updated_at": now}
+        values |= {"state": JobState.RUNNING, "attempts": JOBS.c.attempts + 1}
+        claim = update(JOBS).where(JOBS.c.id == job_id, _is_free(now)).values(**values).returning(JOBS)
         async with self._catalogue.write() as connection:
-            row = (await connection.execute(claimed)).mappings().one_or_none()
+            row = (await connection.execute(claim)).mappings().one_or_none()
         return None if row is None else rows.to_job(row)
 
     async def retry(self, job_id: str, *, tenant: str, now: float) -> Job:
@@ -116,50 +117,49 @@ class JobClaims:
         await self._change(job, state=JobState.QUEUED, claimed_by=None, claimed_until=now + after, updated_at=now)
 
     async def release(self, job: Job, *, now: float) -> None:
-        """Release a job without counting the attempt; a finished job is unchanged.
-
-        Raises:
-            ClaimLost: it is finished, or another owner has it.
-        """
-        waiting = {"state": JobState.QUEUED, "attempts": JOBS.c.attempts - 1}
-        waiting |= {"claimed_by": None, "claimed_until": now}
+        """Release a job without counting the attempt; raise ClaimLost if it is finished or has another owner."""
+        values = {"state": JobState.QUEUED, "attempts": JOBS.c.attempts - 1}
+        values |= {"claimed_by": None, "claimed_until": now, "updated_at": now}
+        is_running = JOBS.c.state == JobState.RUNNING
+        release = update(JOBS).where(self._is_claimed(job), is_running).values(**values)
         async with self._catalogue.write() as connection:
-            running = update(JOBS).where(self._claimed(job), JOBS.c.state == JobState.RUNNING)
-            if (await connection.execute(running.values(**waiting, updated_at=now))).rowcount != 1:
+            if (await connection.execute(release)).rowcount != 1:
                 raise ClaimLost
 
     async def backlog(self) -> Backlog:
         """Return the backlog of all tenants."""
-        waiting = select(func.count(), func.min(JOBS.c.created_at)).where(_unfinished())
+        unfinished = select(func.count(), func.min(JOBS.c.created_at)).where(_is_unfinished())
         dead = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.DEAD)
         async with self._catalogue.read() as connection:
-            count, since = (await connection.execute(waiting)).one()
-            return Backlog(waiting=count, since=since, dead=(await connection.execute(dead)).scalar_one())
+            unfinished_count, since = (await connection.execute(unfinished)).one()
+            dead_count = (await connection.execute(dead)).scalar_one()
+        return Backlog(waiting=unfinished_count, since=since, dead=dead_count)
 
     async def counts(self, tenant: str) -> tuple[dict[JobState, int], float | None]:
         """Return a tenant's jobs by state, and the creation time of its oldest unfinished job."""
         of_tenant = JOBS.c.tenant == tenant
         by_state = select(JOBS.c.state, func.count()).where(of_tenant).group_by(JOBS.c.state)
-        oldest = select(func.min(JOBS.c.created_at)).where(of_tenant, _unfinished())
+        oldest = select(func.min(JOBS.c.created_at)).where(of_tenant, _is_unfinished())
         async with self._catalogue.read() as connection:
             counts = (await connection.execute(by_state)).all()
             since = (await connection.execute(oldest)).scalar_one_or_none()
         return {JobState(state): count for state, count in counts}, since
 
     async def _change(self, job: Job, **values: object) -> None:
+        change = update(JOBS).where(self._is_claimed(job)).values(**values)
         async with self._catalogue.write() as connection:
-            if (await connection.execute(update(JOBS).where(self._claimed(job)).values(**values))).rowcount != 1:
+            if (await connection.execute(change)).rowcount != 1:
                 raise ClaimLost
 
-    def _claimed(self, job: Job) -> ColumnElement[bool]:
-        # Includes the attempt, because a suspended process may have reclaimed the job for a second run.
+    def _is_claimed(self, job: Job) -> ColumnElement[bool]:
+        # Includes the attempt, because this process may have claimed the job again after it was suspended.
         return (JOBS.c.id == job.id) & (JOBS.c.claimed_by == self._owner) & (JOBS.c.attempts == job.attempts)
 
 
-def _unfinished() -> ColumnElement[bool]:
+def _is_unfinished() -> ColumnElement[bool]:
     return JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
 
 
 def _is_free(now: float) -> ColumnElement[bool]:
-    """Match unfinished jobs whose claim or wait has ended; an impossibly late end counts as past."""
-    return _unfinished() & ((JOBS.c.claimed_until <= now) | (JOBS.c.claimed_until > now + MOST_AHEAD_SECONDS))
+    """Match unfinished jobs whose claim or wait has ended, or ends so late that the clock must have been set back."""
+    return _is_unfinished() & ((JOBS.c.claimed_until <= now) | (JOBS.c.claimed_until > now + MOST_AHEAD_SECONDS))

@@ -1,6 +1,8 @@
 """Restore an index, or fill a new one, from the catalogue and the originals alone.
 
-`rebuild` restores what the index lost. `reindex` fills the next collection with this process's embedder and chunker
+Both raise IndexUnavailable or CatalogueUnavailable, after which they can be run again.
+
+`rebuild` restores lost passages. `reindex` fills the next collection with this process's embedder and chunker
 while all services read the current one and write to both, then switches the alias when nothing is missing. If
 interrupted, it continues when run again.
 """
@@ -11,7 +13,7 @@ from functools import partial
 
 from ingest.catalogue import Catalogue, VersionKey
 from ingest.errors import NotFound, OriginalChanged, StorageUnavailable
-from ingest.lost_passages import compare_index, ignore_progress, restore, write_present_window
+from ingest.lost_passages import compare_index, ignore_progress, restore, write_current_window
 from ingest.parsing import Unreadable
 from ingest.pipeline import passages_of, read, write_points
 from ingest.services import Services
@@ -19,26 +21,22 @@ from knowledge.index import Index
 
 ReportVersion = Callable[[VersionKey, int, int, str], None]
 """Called after each version with its key, its number, the total, and the result."""
-Written = dict[tuple[VersionKey, bool], int]
-"""Number of passages written per version and whether it was approved, since a draft may have screening marks."""
+PassageCounts = dict[tuple[VersionKey, bool], int]
+"""Number of passages per version that is done, and whether it was approved: a draft may have screening marks."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of a run, and the versions that failed."""
+    """The number of a run's versions and of those that were written, and the versions that failed."""
 
-    seen: int = 0
+    total: int = 0
     written: int = 0
     failed: list[VersionKey] = field(default_factory=list)
 
 
 async def rebuild(services: Services, report: ReportVersion) -> Tally:
-    """Restore every version that differs between the index and the catalogue.
-
-    Raises:
-        IndexUnavailable, CatalogueUnavailable: run it again.
-    """
-    tally = await _each(services.catalogue, partial(restore, services=services), report)
+    """Restore every version that differs between the index and the catalogue."""
+    tally = await _write_each(services.catalogue, partial(restore, services=services), report)
     await compare_index(services)
     return tally
 
@@ -48,51 +46,56 @@ async def reindex(services: Services, report: ReportVersion) -> Tally:
 
     Raises:
         EmbedderMismatch: another embedder has started to fill it.
-        IndexUnavailable, CatalogueUnavailable: run it again.
     """
-    filled = await services.index.next_index()
-    done: Written = {}
-    write = partial(_rewrite, services=services, filled=filled, done=done)
-    tally = await _each(services.catalogue, write, report)
-    # Versions uploaded during the run.
-    while not tally.failed and (missed := await _each(services.catalogue, write, report)).written:
-        tally.written += missed.written
+    new_index = await services.index.next_index()
+    done: PassageCounts = {}
+    write = partial(_rewrite, services=services, new_index=new_index, done=done)
+    tally = await _write_each(services.catalogue, write, report)
+    is_complete = False
+    while not tally.failed and not is_complete:  # versions may have been uploaded during the previous pass
+        added = await _write_each(services.catalogue, write, report)
+        tally.written += added.written
+        is_complete = added.written == 0
     if tally.failed:
         return tally
-    await services.index.switch_to(filled)
-    await _each(services.catalogue, write, report)  # versions whose writing began before the next collection existed
+    await services.index.switch_to(new_index)
+    # Versions whose writing began before the next collection existed.
+    await _write_each(services.catalogue, write, report)
     for (key, _), passages in done.items():
         await services.catalogue.set_passage_count(key, passages)
     await compare_index(services)
     return tally
 
 
-async def _rewrite(key: VersionKey, services: Services, filled: Index, done: Written) -> bool:
-    """Chunk and embed one version into `filled`; return whether it had to be written."""
+async def _rewrite(key: VersionKey, services: Services, new_index: Index, done: PassageCounts) -> bool:
+    """Chunk and embed one version into the new index, unless it is done; return whether it was written."""
     version = await services.catalogue.version(key)
-    written = False
-    as_it_is = key, version.approved_by is not None
-    if as_it_is not in done:
+    is_written = False
+    state = (key, version.approved_by is not None)
+    if state not in done:
         passages = passages_of(version, await read(version, services, ignore_progress))
-        stored = await filled.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
-        written = [passage.text for passage in stored] != [passage.text for passage in passages]
-        if written:
-            await write_points(key, passages, filled.embed, replace(services, index=filled), ignore_progress)
-        done[as_it_is] = len(passages)
-    await write_present_window(version, services.catalogue, services.index)
-    return written
+        stored = await new_index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+        is_written = [passage.text for passage in stored] != [passage.text for passage in passages]
+        if is_written:
+            await write_points(key, passages, new_index.embed, replace(services, index=new_index), ignore_progress)
+        done[state] = len(passages)
+    await write_current_window(version, services.catalogue, services.index)
+    return is_written
 
 
-async def _each(catalogue: Catalogue, write: Callable[[VersionKey], Awaitable[bool]], report: ReportVersion) -> Tally:
+async def _write_each(
+    catalogue: Catalogue, write: Callable[[VersionKey], Awaitable[bool]], report: ReportVersion
+) -> Tally:
+    """Call `write`, which returns whether it had to write, for each version; count and report the results."""
     keys = [version.key for version in await catalogue.indexed_versions()]
-    tally = Tally(seen=len(keys))
-    for n, key in enumerate(keys, start=1):
+    tally = Tally(total=len(keys))
+    for number, key in enumerate(keys, start=1):
         try:
-            written = await write(key)
+            is_written = await write(key)
         except (Unreadable, OriginalChanged, StorageUnavailable, NotFound) as exc:
             tally.failed.append(key)
-            report(key, n, len(keys), exc.detail)
+            report(key, number, len(keys), exc.detail)
             continue
-        tally.written += written
-        report(key, n, len(keys), "written again" if written else "was there")
+        tally.written += is_written
+        report(key, number, len(keys), "written again" if is_written else "was there")
     return tally

@@ -90,8 +90,8 @@ def index_line(state: IndexState, now: float) -> str:
     """Return a line with the result of the last comparison of the index with SQL."""
     if not state.compared_at:
         return "the index has not been compared with SQL yet: a running worker does so each minute"
-    ago = f"compared with SQL {max(now - state.compared_at, 0):.0f} s ago"
+    age = f"compared with SQL {max(now - state.compared_at, 0):.0f} s ago"
     if not state.missing_passages:
-        return f"the index lacks nothing ({ago})"
-    lacks = f"{state.missing_passages} passages of {state.missing_versions} versions"
-    return f"the index lacks {lacks} ({ago}): run `ingest rebuild`"
+        return f"the index lacks nothing ({age})"
+    missing = f"{state.missing_passages} passages of {state.missing_versions} versions"
+    return f"the index lacks {missing} ({age}): run `ingest rebuild`"

@@ -193,12 +193,7 @@ class Parser:
         return self._restrictions or ()
 
     async def parse(self, path: Path) -> Parsed:
-        """Return a file's text.
-
-        Raises:
-            Unreadable: with the reason.
-            ParserUnavailable: as `restrictions`.
-        """
+        """Return a file's text; raise Unreadable, or ParserUnavailable as `restrictions` does."""
         answer = await self._answer(TextAnswer, self._next_request(path))
         return answer.parsed
 

@@ -45,11 +45,7 @@ def ignore_page() -> None:
 
 
 def read_document(path: Path, on_page: OnPage = ignore_page) -> Parsed:
-    """Parse a file; call `on_page` before each page that gets its own time limit.
-
-    Raises:
-        Unreadable: with the reason.
-    """
+    """Parse a file, or raise Unreadable; call `on_page` before each page that gets its own time limit."""
     with path.open("rb") as file:
         head = file.read(65536)
     parsed = _parse(path, head, on_page)

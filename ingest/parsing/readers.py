@@ -28,11 +28,7 @@ class Readers:
         return await self._idle_parsers[-1].restrictions()
 
     async def chunk(self, path: Path, chunking: Chunking) -> ChunkedDocument:
-        """Return a file's passages.
-
-        Raises:
-            Unreadable: with the reason.
-        """
+        """Return a file's passages; raise Unreadable with the reason."""
         async with self._idle_count:
             parser = self._idle_parsers.pop()
             try:

@@ -11,9 +11,9 @@ from itertools import zip_longest
 from ingest.review.cpu_limiter import Check
 from knowledge.passage import Passage
 
-MOST_COMPARED = 500  # lines between two lines that occur once in both texts; in longer runs, all count as changed
-MOST_PAIRED = 100  # consecutive changed lines; in longer runs, words are not compared
-ALIKE = 0.4  # share of the longer line's words that the two lines of a pair must have in common
+MOST_COMPARED = 500  # lines between two lines that occur once in both texts; of more, all count as changed
+MOST_PAIRED = 100  # consecutive changed lines; of more, the words are not compared
+ALIKE = 0.4  # share of the longer line's words that two lines must have in common to be compared word by word
 
 # Keep numbers whole, so that 2.35% becomes 2.40% rather than 35 becoming 40.
 _WORD = re.compile(r"\d[\d.,:/-]*%?|\w+|\s+|.", re.DOTALL)
@@ -36,84 +36,89 @@ class _Line:
     start: int
     text: str
 
-    def piece(self, start: int, end: int, removed: str) -> Change:
+    def change(self, start: int, end: int, removed: str) -> Change:
         return Change(self.n, self.start + start, self.start + end, removed)
 
 
 def changes(old: Sequence[Passage], new: Sequence[Passage], check: Check = lambda: None) -> Iterator[Change]:
     """Yield the changes from the old passages' text to the new one's, in the order of the new passages."""
     before, after = list(_lines(old)), list(_lines(new))
-    for a, b, c, d in _runs([line.text for line in before], [line.text for line in after], check):
-        end = after[d] if d < len(after) else replace(after[-1], start=after[-1].start + len(after[-1].text))
-        yield from reversed(_replacements(before[a:b], after[c:d], end))
-
-
-def _runs(old: Sequence[str], new: Sequence[str], check: Check) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the ranges that differ, as (old start, old end, new start, new end)."""
-    a = c = 0
-    for b, d in [*_anchors(old, new), (len(old), len(new))]:
-        check()
-        if max(b - a, d - c) > MOST_COMPARED:
-            yield a, b, c, d
+    for old_range, new_range in _differing_ranges([line.text for line in before], [line.text for line in after], check):
+        if new_range.stop < len(after):
+            next_line = after[new_range.stop]
         else:
-            codes = SequenceMatcher(None, old[a:b], new[c:d]).get_opcodes()
-            yield from ((a + i, a + j, c + k, c + m) for tag, i, j, k, m in codes if tag != "equal")
-        a, c = b + 1, d + 1
+            next_line = replace(after[-1], start=after[-1].start + len(after[-1].text))
+        yield from reversed(_replacements(before[old_range], after[new_range], next_line))
+
+
+def _differing_ranges(old: Sequence[str], new: Sequence[str], check: Check) -> Iterator[tuple[slice, slice]]:
+    """Yield the ranges of old and new lines that differ, in order."""
+    old_start = new_start = 0
+    for old_end, new_end in [*_anchors(old, new), (len(old), len(new))]:
+        check()
+        if max(old_end - old_start, new_end - new_start) > MOST_COMPARED:
+            yield slice(old_start, old_end), slice(new_start, new_end)
+        else:
+            codes = SequenceMatcher(None, old[old_start:old_end], new[new_start:new_end]).get_opcodes()
+            for tag, i, j, k, m in codes:
+                if tag != "equal":
+                    yield slice(old_start + i, old_start + j), slice(new_start + k, new_start + m)
+        old_start, new_start = old_end + 1, new_end + 1
 
 
 def _anchors(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
-    """Return matching positions of lines unique in both texts, as the longest sequence in order.
+    """Return the (old, new) indices of lines that occur once in each text, as the longest sequence that rises in both.
 
-    Takes one second for 50,000 lines; SequenceMatcher alone takes 13 s if 1,000 of them changed.
+    It is a patience diff. Takes one second for 50,000 lines; SequenceMatcher alone takes 13 s if 1,000 of them changed.
     """
-    old_counts, new_counts, old_places = Counter(old), Counter(new), {text: at for at, text in enumerate(old)}
-    tails: list[int] = []  # by sequence length: the smallest last position in the old text
-    places: dict[int, tuple[int, int | None]] = {}  # old position → (new position, previous old one of its sequence)
-    for at, text in enumerate(new):
+    old_counts, new_counts = Counter(old), Counter(new)
+    old_indices = {text: index for index, text in enumerate(old)}
+    tails: list[int] = []  # by sequence length: the smallest last old index
+    links: dict[int, tuple[int, int | None]] = {}  # old index → (new index, old index before it in its sequence)
+    for new_index, text in enumerate(new):
         if old_counts[text] == new_counts[text] == 1:
-            place = old_places[text]
-            length = bisect_left(tails, place)
-            places[place] = at, tails[length - 1] if length else None
-            tails[length : length + 1] = [place]
+            old_index = old_indices[text]
+            length = bisect_left(tails, old_index)
+            links[old_index] = (new_index, tails[length - 1] if length else None)
+            tails[length : length + 1] = [old_index]
     anchors: list[tuple[int, int]] = []
     last = tails[-1] if tails else None
     while last is not None:
-        at, before = places[last]
-        anchors.append((last, at))
-        last = before
+        new_index, previous = links[last]
+        anchors.append((last, new_index))
+        last = previous
     return anchors[::-1]
 
 
-def _replacements(old: Sequence[_Line], new: Sequence[_Line], end: _Line) -> list[Change]:
-    """Return the changes of a run of lines, last first; a deletion is placed before the next line."""
+def _replacements(old: Sequence[_Line], new: Sequence[_Line], next_line: _Line) -> list[Change]:
+    """Return the changes from old to new lines, last first; a deletion is placed before the line that follows it."""
     are_few = max(len(old), len(new)) <= MOST_PAIRED
-    pairs = _paired(old, new) if are_few else list(zip_longest(old, new))
-    compare = _compared if are_few else _replaced
-    found_changes: list[Change] = []
-    place = end
+    pairs = _pairs(old, new) if are_few else list(zip_longest(old, new))
+    compare = _changed_words if are_few else _whole_line
+    line_changes: list[Change] = []
     for removed, line in reversed(pairs):
         if line is not None:
-            found_changes += reversed(list(compare(removed.text if removed else "", line)))
-            place = line
+            line_changes += reversed(list(compare(removed.text if removed else "", line)))
+            next_line = line
         elif removed is not None:
-            found_changes.append(Change(place.n, place.start, place.start, removed.text))
-    return found_changes
+            line_changes.append(Change(next_line.n, next_line.start, next_line.start, removed.text))
+    return line_changes
 
 
-def _paired(old: Sequence[_Line], new: Sequence[_Line]) -> list[tuple[_Line | None, _Line | None]]:
+def _pairs(old: Sequence[_Line], new: Sequence[_Line]) -> list[tuple[_Line | None, _Line | None]]:
     """Pair each line of the shorter side, in order, with the line of the other side that shares the most words."""
     short, long = (old, new) if len(old) < len(new) else (new, old)
     pairs: list[tuple[_Line | None, _Line | None]] = []
-    done = 0
-    for k, line in enumerate(short):
+    start = 0
+    for index, line in enumerate(short):
         words = Counter(_WORD.findall(line.text))
-        open_ones = long[done : len(long) - len(short) + k + 1]
-        common = [(words & Counter(_WORD.findall(other.text))).total() for other in open_ones]
-        best = done + common.index(max(common))
-        pairs += [(None, other) for other in long[done:best]]
+        candidates = long[start : len(long) - len(short) + index + 1]  # leaves a line for each later one
+        shared = [(words & Counter(_WORD.findall(other.text))).total() for other in candidates]
+        best = start + shared.index(max(shared))
+        pairs += [(None, other) for other in long[start:best]]
         pairs.append((line, long[best]))
-        done = best + 1
-    pairs += [(None, other) for other in long[done:]]
+        start = best + 1
+    pairs += [(None, other) for other in long[start:]]
     return pairs if short is old else [(other, line) for line, other in pairs]
 
 
@@ -122,28 +127,34 @@ def _lines(passages: Sequence[Passage]) -> Iterator[_Line]:
     head: list[str] = []
     for passage in passages:
         lines = passage.text.split("\n")
-        goes_on = lines[:2] == head and _RULE.fullmatch(head[-1])
+        repeats_header = lines[:2] == head and _RULE.fullmatch(head[-1])
         head = lines[:2]
         start = 0
-        for at, line in enumerate(lines):
-            if line.strip() and not (goes_on and at < 2) and not _RULE.fullmatch(line):
+        for index, line in enumerate(lines):
+            is_repeated = repeats_header and index < 2
+            if line.strip() and not is_repeated and not _RULE.fullmatch(line):
                 yield _Line(passage.n, start + len(line) - len(line.lstrip()), line.strip())
             start += len(line) + 1
 
 
-def _compared(removed: str, line: _Line) -> Iterator[Change]:
+def _changed_words(removed: str, line: _Line) -> Iterator[Change]:
     """Yield the changed words, or replace the whole line if few words are the same."""
     old, new = _WORD.findall(removed), _WORD.findall(line.text)
     codes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-    kept_words = sum(not word.isspace() for tag, a, b, _, _ in codes if tag == "equal" for word in old[a:b])
-    if kept_words < ALIKE * max(sum(not word.isspace() for word in words) for words in (old, new)):
-        yield from _replaced(removed, line)
+    same_count = sum(_word_count(old[a:b]) for tag, a, b, _, _ in codes if tag == "equal")
+    if same_count < ALIKE * max(_word_count(old), _word_count(new)):
+        yield from _whole_line(removed, line)
         return
-    for tag, a, b, c, d in codes:
+    for tag, old_start, old_end, new_start, new_end in codes:
         if tag != "equal":
-            start = len("".join(new[:c]))
-            yield line.piece(start, start + len("".join(new[c:d])), "".join(old[a:b]))
+            start = len("".join(new[:new_start]))
+            end = start + len("".join(new[new_start:new_end]))
+            yield line.change(start, end, "".join(old[old_start:old_end]))
 
 
-def _replaced(removed: str, line: _Line) -> Iterator[Change]:
-    yield line.piece(0, len(line.text), removed)
+def _word_count(words: Sequence[str]) -> int:
+    return sum(not word.isspace() for word in words)
+
+
+def _whole_line(removed: str, line: _Line) -> Iterator[Change]:
+    yield line.change(0, len(line.text), removed)

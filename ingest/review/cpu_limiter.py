@@ -24,10 +24,9 @@ class CpuLimiter:
         self._limiter = anyio.CapacityLimiter(1)
 
     async def run(self, work: Callable[[Check], T]) -> T:
-        """Return the result of `work`, which ends at its next check after the deadline or a cancellation.
+        """Return the result of `work`; raise Unavailable at its next check after the deadline.
 
-        Raises:
-            Unavailable: it did not end within the deadline, which includes the wait for its turn.
+        The deadline includes the wait for its turn. A cancellation ends it at its next check too.
         """
         try:
             with anyio.fail_after(self._seconds):

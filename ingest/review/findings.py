@@ -1,6 +1,6 @@
 """Findings in passages, for approvers: personal identifiers, instructions to the model, formulas without values. Pure.
 
-Computed for each review with the current detectors, so that personal data is not stored a second time
+They are computed for each review and not stored, because they contain personal data
 (docs/decisions/0016-staff-page.md).
 """
 
@@ -42,7 +42,8 @@ def _of_passage(passage: Passage, check: Check) -> Iterator[PassageFinding]:
     """Yield the findings in the parts of a passage that reach a prompt: title, section and text."""
     check()
     n, page = passage.n, passage.page
-    for name, excerpt, blocks in dict.fromkeys((*_detected(passage.heading), *_detected(passage.text))):
+    distinct = dict.fromkeys((*_detect(passage.heading), *_detect(passage.text)))
+    for name, excerpt, blocks in distinct:
         kind: FindingKind = "identifier" if isinstance(name, IdentifierKind) else "instruction"
         yield PassageFinding(n=n, page=page, kind=kind, name=name, excerpt=excerpt, blocks=blocks)
     for mark in dict.fromkeys(MARK.findall(passage.text)):
@@ -50,6 +51,8 @@ def _of_passage(passage: Passage, check: Check) -> Iterator[PassageFinding]:
 
 
 @lru_cache(maxsize=_MOST_CACHED)
-def _detected(text: str) -> tuple[tuple[IdentifierKind | Tactic, str, bool], ...]:
+def _detect(text: str) -> tuple[tuple[IdentifierKind | Tactic, str, bool], ...]:
+    """Return the (name, excerpt, whether it blocks) of each finding in a text."""
     identifiers = [(mark.kind, text[mark.start : mark.end], False) for mark in find_identifiers(text)]
-    return (*identifiers, *((found.tactic, found.excerpt, found.blocks) for found in find_injection(text)))
+    instructions = [(one.tactic, one.excerpt, one.blocks) for one in find_injection(text)]
+    return (*identifiers, *instructions)

@@ -58,9 +58,11 @@ class Blob:
 def open_blobs(settings: BlobSettings, *, on_changed: Callable[[str], None] = lambda _digest: None) -> "Blobs":
     """Open the configured store; `on_changed` is called with the SHA-256 of an original whose bytes have changed."""
     if settings.s3_url is not None:
-        files, root = open_s3(settings.deadline, settings.tls), settings.s3_url.removeprefix("s3://").rstrip("/")
+        files = open_s3(settings.deadline, settings.tls)
+        root = settings.s3_url.removeprefix("s3://").rstrip("/")
     else:
-        files, root = _Folder(auto_mkdir=True), str((settings.folder or Path("blobs")).absolute())
+        files = _Folder(auto_mkdir=True)
+        root = str((settings.folder or Path("blobs")).absolute())
     return Blobs(files, root, most_bytes=settings.most_bytes, on_changed=on_changed)
 
 
@@ -85,7 +87,9 @@ class Blobs:
             TooLarge: it exceeds the limit; nothing is stored.
             StorageFull, StorageUnavailable: the store is full or unavailable.
         """
-        size, digest, unfinished = 0, sha256(), f"{self._root}/incoming/{uuid4().hex}"
+        size = 0
+        digest = sha256()
+        unfinished = f"{self._root}/incoming/{uuid4().hex}"
         with storage_errors():
             file = await anyio.to_thread.run_sync(self._files.open, unfinished, "wb", _PART_BYTES)
             try:
@@ -119,15 +123,11 @@ class Blobs:
             yield path
 
     async def stored_before(self, instant: float) -> list[str]:
-        """Return the digests of originals last written before an instant (Unix seconds).
-
-        Raises:
-            StorageUnavailable: the store cannot be reached.
-        """
+        """Return the digests of originals last written before an instant (Unix seconds); raise StorageUnavailable."""
         with storage_errors():
             files = await anyio.to_thread.run_sync(partial(self._files.find, self._root, detail=True))
-        old = [path.split("/")[-2:] for path, info in files.items() if _written_at(info) < instant]
-        return [name for folder, name in old if _is_original(name, folder)]
+        old_files = [path.split("/")[-2:] for path, info in files.items() if _written_at(info) < instant]
+        return [name for folder, name in old_files if _is_original(name, folder)]
 
     def _check_size(self, size: int) -> None:
         if size > self.most_bytes:
@@ -152,11 +152,11 @@ def _written_at(info: Mapping[str, Any]) -> float:
 async def _check(path: Path, digest: str, on_changed: Callable[[str], None]) -> None:
     """Raise OriginalChanged unless a file's SHA-256 is the approved digest."""
 
-    def measured() -> str:
+    def digest_of_file() -> str:
         with path.open("rb") as file:
             return file_digest(file, "sha256").hexdigest()
 
-    if await anyio.to_thread.run_sync(measured) != digest:
+    if await anyio.to_thread.run_sync(digest_of_file) != digest:
         log.error("original_changed", sha256=digest)
         on_changed(digest)
         raise OriginalChanged("the stored file differs from the uploaded one: find out who writes to the store")
@@ -166,7 +166,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def _is_original(name: str, prefix: str) -> bool:
-    """Return whether a file name is a digest stored in its folder."""
+    """Return whether a file's name is a digest, and its folder's name the start of it."""
     return name.startswith(prefix) and _DIGEST.fullmatch(name) is not None
 
 
@@ -192,7 +192,7 @@ def _complete(file: Any) -> None:
 
 
 def _abandon(file: Any, files: AbstractFileSystem, path: str) -> None:
-    """Remove an unfinished file; an unavailable store keeps it under a name that is never referenced."""
+    """Remove an unfinished file; if the store is unavailable it remains, but nothing refers to its name."""
     unavailable = (OSError, BotoCoreError, ClientError, FSTimeoutError)
     if isinstance(file, LocalFileOpener):
         with suppress(OSError):  # flushing the rest fails too if the disk is full

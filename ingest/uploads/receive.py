@@ -40,10 +40,10 @@ class MetadataFields(BaseModel):
     def metadata(self) -> Metadata:
         """The metadata; without readers every customer may read the document."""
         readers = tuple(dict.fromkeys(self.readers)) or (EVERY_CUSTOMER,)
-        return Metadata(**self.model_dump(include=_GIVEN), readers=readers)
+        return Metadata(**self.model_dump(include=_UNCHANGED), readers=readers)
 
 
-_GIVEN = {field.name for field in fields(Metadata)} - {"readers"}
+_UNCHANGED = {field.name for field in fields(Metadata)} - {"readers"}
 
 
 class Uploads:

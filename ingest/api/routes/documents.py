@@ -30,7 +30,7 @@ DocumentId = Annotated[str, Path(max_length=100, pattern=NO_NUL)]
 VersionNumber = Annotated[int, Path(ge=1, le=LARGEST_VERSION)]
 
 
-class Why(BaseModel):
+class ReasonIn(BaseModel):
     """The reason for a decision, stored with it."""
 
     reason: str = Field("", max_length=400, pattern=NO_NUL)
@@ -44,7 +44,7 @@ class SeenIn(BaseModel):
     title: str | None = Field(None, max_length=300)
 
 
-class RollBack(Why):
+class RollBackIn(ReasonIn):
     """The version whose text should answer again."""
 
     to_version: int = Field(ge=1, le=LARGEST_VERSION)
@@ -110,12 +110,12 @@ async def passages(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> PassagesOut:
     """List a version's passages as they would be cited, including drafts."""
-    last = (await services.catalogue.version(key)).passages
+    version = await services.catalogue.version(key)
     page = await services.index.passages(
         tenant=key.tenant, document_id=key.document_id, version=key.version, after=cursor, most=limit
     )
     listed = [PassageOut.model_validate(passage) for passage in page]
-    return PassagesOut(passages=listed, next=cursor + limit if cursor + limit < last else None)
+    return PassagesOut(passages=listed, next=cursor + limit if cursor + limit < version.passages else None)
 
 
 @router.get("/{document_id}/versions/{version}/history")
@@ -137,7 +137,7 @@ async def approve(key: Key, who: Approver, services: TheServices, body: SeenIn |
 
 
 @router.post("/{document_id}/versions/{version}/reject")
-async def reject(key: Key, who: Approver, services: TheServices, body: Why | None = None) -> VersionOut:
+async def reject(key: Key, who: Approver, services: TheServices, body: ReasonIn | None = None) -> VersionOut:
     """Withdraw a draft that customers have never seen."""
     decision = _decision(who, services.now(), body)
     rejected = await services.approvals.reject(key, decision)
@@ -147,7 +147,7 @@ async def reject(key: Key, who: Approver, services: TheServices, body: Why | Non
 
 
 @router.post("/{document_id}/versions/{version}/expire")
-async def expire(key: Key, who: Approver, services: TheServices, body: Why | None = None) -> VersionOut:
+async def expire(key: Key, who: Approver, services: TheServices, body: ReasonIn | None = None) -> VersionOut:
     """Stop an approved version from answering, everywhere, within seconds."""
     decision = _decision(who, services.now(), body)
     expired = await services.approvals.expire(key, decision)
@@ -157,7 +157,7 @@ async def expire(key: Key, who: Approver, services: TheServices, body: Why | Non
 
 
 @router.post("/{document_id}/rollback", status_code=202)
-async def roll_back(document_id: DocumentId, who: Approver, services: TheServices, body: RollBack) -> ReceivedOut:
+async def roll_back(document_id: DocumentId, who: Approver, services: TheServices, body: RollBackIn) -> ReceivedOut:
     """Withdraw the active version and restore an earlier one as a new version, which answers once it is indexed.
 
     A version approved for a later date still starts on that date.
@@ -170,7 +170,9 @@ async def roll_back(document_id: DocumentId, who: Approver, services: TheService
 
 
 @router.delete("/{document_id}")
-async def delete(document_id: DocumentId, who: Approver, services: TheServices, body: Why | None = None) -> VersionsOut:
+async def delete(
+    document_id: DocumentId, who: Approver, services: TheServices, body: ReasonIn | None = None
+) -> VersionsOut:
     """Withdraw all versions of a document, everywhere, within seconds; the catalogue keeps their records."""
     decision = _decision(who, services.now(), body)
     changed = await services.approvals.delete(who.tenant, document_id, decision)
@@ -184,5 +186,5 @@ def emit_event(code: Code, who: Principal, key: VersionKey, services: Services, 
     services.siem.emit(code, tenant=key.tenant, by=who.sub, about=f"{key.document_id}/{key.version}", detail=detail)
 
 
-def _decision(who: Principal, at: float, body: Why | None) -> ApprovalDecision:
+def _decision(who: Principal, at: float, body: ReasonIn | None) -> ApprovalDecision:
     return ApprovalDecision(by=who.sub, at=at, reason=body.reason if body else "")

@@ -1,8 +1,8 @@
 """Probes and metrics: liveness depends on nothing, readiness on the catalogue and the index.
 
-Not ready: an index without passages although the catalogue has visible ones (the index was lost), or an embedder other
-than the live collection's (restart the process with the new one). An unavailable embedder is reported and does not
-affect readiness: documents are received, and their jobs wait.
+A process is not ready if the index has no passages although the catalogue has visible ones (the index was lost), or if
+another embedder filled the live collection (restart the process with that one). An unavailable embedder is reported and
+does not affect readiness: documents are received, and their jobs wait.
 """
 
 from collections.abc import Awaitable, Callable
@@ -40,8 +40,8 @@ async def readyz(services: TheServices) -> JSONResponse:
         "embedder": partial(_ping_embedder, services.index),
     }
     parts = {name: await _state(ping) for name, ping in pings.items()}
-    ready = parts["catalogue"] == parts["index"] == "ok" and parts["embedder"] != "former"
-    return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
+    is_ready = parts["catalogue"] == parts["index"] == "ok" and parts["embedder"] != "former"
+    return JSONResponse({"status": "ready" if is_ready else "not ready", **parts}, status_code=200 if is_ready else 503)
 
 
 async def _ping_index(services: Services) -> None:

@@ -55,7 +55,7 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
     responses={
         200: {
             "content": {"image/png": {}},
-            "description": "`X-Page-Count`: how many; `X-Picture-Incomplete`: letters that no font here draws",
+            "description": "`X-Page-Count`: number of pages; `X-Picture-Incomplete`: true if letters lack a font",
         }
     },
 )
@@ -91,11 +91,11 @@ async def changes_of(key: Key, services: TheServices) -> ChangesOut:
                 break
     else:
         return ChangesOut(against=None, changes=[], more=False)
-    found_changes = await services.review_limiter.run(
+    first_changes = await services.review_limiter.run(
         lambda check: list(islice(changes(old, new, check), MOST_CHANGES + 1))
     )
-    more = len(found_changes) > MOST_CHANGES
-    return ChangesOut(against=earlier.key.version, changes=found_changes[:MOST_CHANGES], more=more)
+    more = len(first_changes) > MOST_CHANGES
+    return ChangesOut(against=earlier.key.version, changes=first_changes[:MOST_CHANGES], more=more)
 
 
 class _Download(FileResponse):
@@ -107,11 +107,7 @@ class _Download(FileResponse):
 
 
 async def original_on_disk(key: Key, services: TheServices) -> AsyncGenerator[tuple[Version, FilePath]]:
-    """Yield a version and a copy of its original until the response is sent.
-
-    Raises:
-        Unavailable: too many downloads are in progress, or the store takes too long.
-    """
+    """Yield a version and a copy of its original until the response is sent; raise Unavailable on overload."""
     version = await services.catalogue.version(key)
     async with AsyncExitStack() as stack:
         try:
@@ -128,10 +124,10 @@ async def original_on_disk(key: Key, services: TheServices) -> AsyncGenerator[tu
     "/original", response_class=Response, responses={200: {"content": {"*/*": {}}, "description": "an attachment"}}
 )
 async def original(
-    key: Key, who: Staff, services: TheServices, found: Annotated[tuple[Version, FilePath], Depends(original_on_disk)]
+    key: Key, who: Staff, services: TheServices, file: Annotated[tuple[Version, FilePath], Depends(original_on_disk)]
 ) -> Response:
     """Return the uploaded original as an attachment, which no browser displays or runs."""
-    version, path = found
+    version, path = file
     emit_event(Code.ORIGINAL_DOWNLOADED, who, key, services, detail=f"sha256:{version.sha256}")
     headers = {
         "content-type": _MEDIA_TYPES.get(version.format or "", "application/octet-stream"),

@@ -41,7 +41,7 @@ class UploadFields(MetadataFields):
     path: str = Field("", max_length=4096)
 
 
-def _described() -> dict[str, Any]:
+def _openapi_body() -> dict[str, Any]:
     """Return the form's OpenAPI description, because the route only has a stream."""
     schema = UploadFields.model_json_schema()
     schema["properties"][FILE] = {"type": "string", "contentMediaType": "application/octet-stream"}
@@ -67,7 +67,7 @@ async def received_form(request: Request, _who: Staff, services: TheServices) ->
         yield form
 
 
-@router.post("", status_code=202, openapi_extra=_described())
+@router.post("", status_code=202, openapi_extra=_openapi_body())
 async def upload(who: Staff, services: TheServices, form: Annotated[FormData, Depends(received_form)]) -> ReceivedOut:
     """Receive a document, which a job indexes as a draft; the same bytes and metadata return the same ids."""
     file = form.get(FILE)

@@ -12,7 +12,7 @@ from ingest.errors import Unprocessable
 
 router = APIRouter(prefix="/v1/versions", tags=["versions"])
 
-_BY_THE_CLOCK = (State.ACTIVE, State.EXPIRED)
+_DERIVED_STATES = (State.ACTIVE, State.EXPIRED)
 
 
 @router.get("")
@@ -27,14 +27,15 @@ async def versions(
 
     Active and expired are derived from the time: such versions are listed as approved.
     """
-    if state in _BY_THE_CLOCK:
+    if state in _DERIVED_STATES:
         raise Unprocessable("state: active and expired versions are among the approved ones")
     document_id, _, number = cursor.rpartition("/")
-    version = int(number or 0)
-    if version > LARGEST_VERSION:
+    after_version = int(number or 0)
+    if after_version > LARGEST_VERSION:
         raise Unprocessable("cursor: no version has such a number")
-    in_state = await services.catalogue.in_state(who.tenant, state, limit=limit + 1, after=(document_id, version))
-    page = [VersionOut.of(listed, services.now()) for listed in in_state[:limit]]
+    after = (document_id, after_version)
+    in_state = await services.catalogue.in_state(who.tenant, state, limit=limit + 1, after=after)
+    page = [VersionOut.of(version, services.now()) for version in in_state[:limit]]
     last = page[-1] if len(in_state) > limit else None
     return StateOut(versions=page, next=f"{last.document_id}/{last.version}" if last else None)
 
@@ -42,5 +43,5 @@ async def versions(
 @router.get("/counts")
 async def counts(who: Staff, services: TheServices) -> CountsOut:
     """Return the number of drafts waiting for approval and of versions that could not be indexed."""
-    counted = await services.catalogue.counts(who.tenant)
-    return CountsOut(drafts=counted.get(State.INDEXED, 0), failed=counted.get(State.FAILED, 0))
+    by_state = await services.catalogue.counts(who.tenant)
+    return CountsOut(drafts=by_state.get(State.INDEXED, 0), failed=by_state.get(State.FAILED, 0))

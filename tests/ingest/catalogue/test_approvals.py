@@ -14,7 +14,7 @@ from ingest.catalogue.versions import Dates, Metadata, Seen, State, Version, Ver
 from ingest.errors import DatesChanged, Forbidden, NotFound, SecondPersonNeeded, Unavailable, WrongState
 from ingest.pipeline import activate, update_index, write_pending_windows, write_window
 from ingest.services import Services
-from ingest.worker import LATE_SECONDS, look_at_decisions
+from ingest.worker import LATE_SECONDS, queue_overwritten_windows
 from knowledge.access import Access
 from knowledge.withdrawals import WITHDRAWN
 from tests.clock import Clock
@@ -378,10 +378,10 @@ async def test_what_a_late_writer_left_that_died_is_written_again_a_minute_later
         visible_until=late.visible_until,
     )
     assert await is_open(services, first, at=clock.now + 100), "although it was replaced"
-    seen = await look_at_decisions(services, after=None)
+    seen = await queue_overwritten_windows(services, after=None)
     assert await write_pending_windows(services) == 0, "the late write may still come"
     clock.now += LATE_SECONDS + 1
-    assert await look_at_decisions(services, after=seen) > seen
+    assert await queue_overwritten_windows(services, after=seen) > seen
     assert await write_pending_windows(services) == 2
     assert not await is_open(services, first, at=clock.now)
     assert await versions_found(services, at=clock.now) == {2}

@@ -158,7 +158,7 @@ async def test_a_reindex_that_was_stopped_goes_on_where_it_was(services: Service
     with pytest.raises(Stopped):
         await reindex(finer, stop)
     tally = await reindex(finer, unprinted)
-    assert (tally.seen, tally.written, tally.failed) == (2, 1, [])
+    assert (tally.total, tally.written, tally.failed) == (2, 1, [])
 
 
 async def test_a_reindex_to_an_endpoint_and_back_fails_no_search(services: Services, clock: Clock) -> None:
