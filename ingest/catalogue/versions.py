@@ -120,7 +120,7 @@ class VersionKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """The half-open interval in which customers may read a version, in Unix seconds; None is no end."""
+    """The half-open interval in which customers may read a version, in Unix seconds; `visible_until` may be missing."""
 
     version: int
     visible_from: float

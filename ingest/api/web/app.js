@@ -1,4 +1,4 @@
-// The staff page: puts its views together, signs in, and shows the one that the address names.
+// The staff page: creates the views, signs the person in, and shows the view that the address names.
 
 import { Announcer } from "./announcer.js";
 import { TokenNeeded } from "./api.js";
@@ -20,17 +20,20 @@ import { UploadView } from "./upload_view.js";
 const atProvider = signsInAtProvider();
 
 /**
- * What every view may use; `onTokenNeeded` asks for a token where an error says that this person's is missing, `count`
- * shows in the tabs how much waits now, and the next view that is opened shows what is in `said`.
+ * The objects that views share. `onTokenNeeded(error)` signs the person out if the error says that their token is no
+ * longer valid. `updateCounts()` updates the numbers in the tabs. The next view that opens shows `messages`.
  */
 const page = {
   api: new Api(),
   announcer: new Announcer(byId("announcements")),
   me: null,
   lanes: null,
-  said: [],
-  count,
-  onTokenNeeded: (error) => error instanceof TokenNeeded && error.signIn === page.api.signIn && page.me !== null && signOut(error),
+  messages: [],
+  updateCounts,
+  onTokenNeeded: (error) => {
+    const isOfThisPerson = error instanceof TokenNeeded && error.signIn === page.api.signIn;
+    if (isOfThisPerson && page.me !== null) signOut(error);
+  },
 };
 const upload = new UploadView(page);
 page.lanes = upload.lanes;
@@ -44,8 +47,8 @@ const views = {
   test: new TestView(page),
 };
 
-let owner = null; // whose files the upload view holds
-let opened = 0; // counts the views, so that a late error is not told over another one
+let owner = null; // the person whose files are in the upload view
+let openCount = 0; // of views, so that a late error is not shown in another view
 
 wireConfirm();
 chooseLanguage(preferredLanguage());
@@ -59,7 +62,7 @@ byId("sign-in").addEventListener("submit", (event) => {
 for (const button of document.querySelectorAll("#demo button")) {
   button.addEventListener("click", () => void signIn(() => page.api.demoToken(button.dataset.role)));
 }
-byId("sign-out").addEventListener("click", () => (atProvider ? void leave() : signOut(null)));
+byId("sign-out").addEventListener("click", () => (atProvider ? void signOutAtProvider() : signOut(null)));
 addEventListener("hashchange", () => void open());
 byId("demo").hidden = byId("demo").dataset.demo === "";
 byId("provider").hidden = !atProvider;
@@ -68,7 +71,7 @@ wireSignIn(byId("sign-in-link"));
 firstField().focus();
 if (atProvider) void resume();
 
-/** Go on with the session of who has signed in at the provider; say how the sign-in ended where nobody has. */
+/** Continue the session of the person who has signed in at the provider; without one, show why the sign-in failed. */
 async function resume() {
   const ending = badEnding();
   let name = null;
@@ -80,12 +83,12 @@ async function resume() {
   }
   if (name !== null) {
     say(byId("who-name"), "signed_in", { name });
-    byId("who").hidden = false; // also where this role may do nothing here: somebody else may come
+    byId("who").hidden = false; // also without a role here, so that the person can sign out
     await signIn(() => null, name);
   } else if (ending) byId("sign-in-problem").replaceChildren(say(el("p", { class: "problem", role: "alert" }), ending));
 }
 
-async function leave() {
+async function signOutAtProvider() {
   try {
     await signOutEverywhere();
   } catch {
@@ -109,47 +112,48 @@ async function signIn(obtainToken, name = null) {
   if (person !== owner) upload.clear();
   owner = person;
   if (name === null) say(byId("who-name"), "signed_in", { name: page.me.sub });
-  inside(true);
+  showSignedIn(true);
   await open();
 }
 
-/** Leave; with an `error`, since the token or session is over: then the rows of files stay for who comes back. */
+/** Sign the person out. With an `error` (the token or session has ended), the rows of files stay for their return. */
 function signOut(error) {
   page.me = null;
   page.api.useToken(null);
   if (error) upload.pause(error);
   else {
     upload.clear();
-    history.replaceState(null, "", location.pathname); // who enters next begins with what is theirs to do
+    history.replaceState(null, "", location.pathname); // the next person begins with the view of their role
   }
   for (const view of Object.values(views)) if (view !== upload) view.clear?.();
   for (const section of document.querySelectorAll("main > section")) section.hidden = true;
-  inside(false);
+  showSignedIn(false);
   byId("sign-in-problem").replaceChildren(...(error ? [troubleLine(error)] : []));
   firstField().focus();
 }
 
-/** Return what somebody who is not signed in uses first. */
+/** Return the first field of the sign-in. */
 function firstField() {
   if (!byId("demo").hidden) return byId("demo").querySelector("button");
   return byId(atProvider ? "sign-in-link" : "token");
 }
 
-function inside(isInside) {
-  byId("sign-in").hidden = isInside;
-  byId("who").hidden = !isInside;
-  byId("views").hidden = !isInside;
+function showSignedIn(isSignedIn) {
+  byId("sign-in").hidden = isSignedIn;
+  byId("who").hidden = !isSignedIn;
+  byId("views").hidden = !isSignedIn;
 }
 
 /** Show the view that the address names: `#/review/term-deposit/2`. */
 async function open() {
   if (page.me === null) return;
-  const mine = ++opened;
+  const number = ++openCount;
   const [name, ...parts] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-  const shown = name in views ? name : isApprover(page.me) ? "queue" : "upload";
+  const startView = isApprover(page.me) ? "queue" : "upload";
+  const shown = name in views ? name : startView;
   byId("view-problem").replaceChildren();
-  byId("view-said").replaceChildren(...page.said.splice(0));
-  void count();
+  byId("view-said").replaceChildren(...page.messages.splice(0));
+  void updateCounts();
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== shown;
   for (const link of document.querySelectorAll("#views a")) {
     if (link.dataset.view === shown) link.setAttribute("aria-current", "page");
@@ -160,14 +164,14 @@ async function open() {
   try {
     await views[shown].show(...parts);
   } catch (error) {
-    if (mine === opened) byId("view-problem").replaceChildren(troubleLine(error));
+    if (number === openCount) byId("view-problem").replaceChildren(troubleLine(error));
     page.onTokenNeeded(error);
   }
 }
 
-async function count() {
-  const counts = await page.api.counts().catch(() => ({})); // the view says what is wrong
-  for (const place of document.querySelectorAll("[data-count]")) place.textContent = counts[place.dataset.count] || "";
+async function updateCounts() {
+  const counts = await page.api.counts().catch(() => ({})); // the view shows the error
+  for (const tab of document.querySelectorAll("[data-count]")) tab.textContent = counts[tab.dataset.count] || "";
 }
 
 function chooseLanguage(language) {

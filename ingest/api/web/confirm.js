@@ -1,9 +1,9 @@
-// The dialog before what cannot be taken back at once: says what will happen, and asks why.
+// The dialog before an action that cannot be undone at once: it says what will happen, and asks for the reason.
 
 import { byId } from "./dom.js";
 import { say } from "./i18n.js";
 
-/** Ask `key`; return the reason that was given (perhaps an empty one), or null for no. */
+/** Show the question `key`; return the reason, which may be empty, or null if the person cancels. */
 export function askToConfirm(key, values) {
   const dialog = byId("confirm");
   const reason = byId("confirm-reason");
@@ -17,12 +17,12 @@ export function askToConfirm(key, values) {
   });
 }
 
-/** Make the dialog's buttons work; called once. */
+/** Add the dialog's listeners; call once. */
 export function wireConfirm() {
   const dialog = byId("confirm");
   byId("confirm-no").addEventListener("click", () => dialog.close("no"));
-  addEventListener("hashchange", () => dialog.close("no")); // what it asks about is no longer shown
-  // The key that opened the dialog, held down, is no answer to it.
+  addEventListener("hashchange", () => dialog.close("no")); // its subject is no longer shown
+  // The Enter key that opened the dialog must not answer it while it is held down.
   dialog.addEventListener("keydown", (event) => event.repeat && event.key === "Enter" && event.preventDefault());
   byId("confirm-form").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -1,8 +1,8 @@
-// What somebody may do with a version, before the server is asked. Pure; the server decides.
+// The actions that the page offers a person for a version. Pure; the server checks them again.
 
 const APPROVERS = ["approver", "admin"];
 
-/** Return `{allowed, key, values}` of the approve button: it always says why it cannot be pressed. */
+/** Return `{allowed, key, values}` for the approve button; its text says why it is disabled. */
 export function approval(me, version, { screened, blocked = false, unseen = 0 }) {
   if (samePerson(me.sub, version.uploaded_by)) return { allowed: false, key: "approve_own", values: {} };
   if (!isApprover(me)) return { allowed: false, key: "approve_role", values: {} };
@@ -13,19 +13,20 @@ export function approval(me, version, { screened, blocked = false, unseen = 0 })
 
 export const isApprover = (me) => me.roles.some((role) => APPROVERS.includes(role));
 
-/** Return what the card of a version offers, as names of its buttons. */
-export function offered(me, version) {
+/** Return the actions for a version, by the names of their buttons. */
+export function actionsFor(me, version) {
   const { state } = version;
-  const inForce = state === "approved" || state === "active";
-  const open = inForce || state === "indexed";
-  const mine = samePerson(me.sub, version.uploaded_by);
-  const offers = [];
-  if (open || state === "expired") offers.push("review");
-  if (open) offers.push("title");
-  if (open || state === "received") if (!inForce || (isApprover(me) && !mine)) offers.push("dates");
-  if (inForce && isApprover(me)) offers.push("expire");
-  if (!inForce && version.visible_from !== null && isApprover(me) && !mine) offers.push("roll_back");
-  return offers;
+  const isApproved = state === "approved" || state === "active";
+  const isOpen = isApproved || state === "indexed";
+  const maySecond = isApprover(me) && !samePerson(me.sub, version.uploaded_by);
+  const mayDate = isApproved ? maySecond : state === "indexed" || state === "received";
+  const actions = [];
+  if (isOpen || state === "expired") actions.push("review");
+  if (isOpen) actions.push("title");
+  if (mayDate) actions.push("dates");
+  if (isApproved && isApprover(me)) actions.push("expire");
+  if (!isApproved && version.visible_from !== null && maySecond) actions.push("roll_back");
+  return actions;
 }
 
 const samePerson = (one, other) => one.trim().toLowerCase() === other.trim().toLowerCase();

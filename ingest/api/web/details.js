@@ -1,10 +1,10 @@
-// What the server explains in English, in Korean on the Korean page. A test compares the sentences with the server's.
+// The Korean for the server's English explanations. A test compares the sentences with the server's.
 
 import { has } from "./i18n.js";
 import { TEXTS } from "./texts.js";
 
 export const KOREAN = {
-  // why a version cannot be decided about so
+  // why a decision about a version is not possible
   "a later version is already in force: roll back to the old version instead": "이후 버전이 이미 시행 중입니다. 이전 내용을 쓰려면 그 버전으로 되돌리세요",
   "its last day, {a}, would be over before it is shown: change a draft's dates, or upload the file of a former version again": "답변에 쓰이기 전에 종료일이 지납니다({a}). 초안이면 날짜를 바꾸고, 지난 버전이면 파일을 다시 올리세요",
   "the dates of a version that is {a} cannot be changed": "이 상태의 버전은 날짜를 바꿀 수 없습니다: {a}",
@@ -90,18 +90,21 @@ export const KOREAN = {
   "the text is stored as symbols that no font maps to letters": "텍스트가 글자를 알 수 없는 기호로 저장되어 있습니다",
 };
 
-Object.assign(TEXTS.ko, KOREAN); // `t` shows a key that has no text as it is: so does English, whose keys are its sentences
+Object.assign(TEXTS.ko, KOREAN); // English needs no texts: `t` returns a key without a text, and the key is the sentence
 
+// Each sentence as a pattern, with a group for each of its values.
 const SENTENCES = Object.keys(KOREAN).map((key) => {
-  const literal = key.split(/\{\w\}/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  return { key, pattern: new RegExp(`^${literal.join("(.*?)")}$`, "s") };
+  const literals = key.split(/\{\w\}/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  return { key, pattern: new RegExp(`^${literals.join("(.*?)")}$`, "s") };
 });
 
-/** Return an explanation as a value of a text (`i18n.js`): with its Korean where it is one of the server's sentences. */
+/** Return an explanation as a value of a text (`i18n.js`), which has a translation if it is one of these sentences. */
 export function detailOf(sentence) {
   for (const { key, pattern } of SENTENCES) {
-    const found = pattern.exec(sentence ?? "");
-    if (found) return { said: key, values: Object.fromEntries(found.slice(1).map((value, n) => ["abc"[n], valueOf(value)])) };
+    const match = pattern.exec(sentence ?? "");
+    if (!match) continue;
+    const values = match.slice(1).map((value, index) => ["abc"[index], valueOf(value)]);
+    return { said: key, values: Object.fromEntries(values) };
   }
   return sentence;
 }

@@ -1,8 +1,8 @@
-// One document: its versions, newest first, and what can be done with each.
+// One document: its versions, newest first, with the actions for each.
 
-import { badge, button, detailView, factsOf, field, link, named, titleOf } from "./controls.js";
+import { badge, button, detailView, factsOf, field, link, namesOf, titleOf } from "./controls.js";
 import { askToConfirm } from "./confirm.js";
-import { isApprover, offered } from "./decisions.js";
+import { actionsFor, isApprover } from "./decisions.js";
 import { byId, el } from "./dom.js";
 import { say, t } from "./i18n.js";
 import { watch } from "./intake.js";
@@ -15,7 +15,7 @@ export class DocumentView {
   #id = null;
   #versions = [];
 
-  /** `upload(file, fields, list)` takes a file in as the upload view does. */
+  /** `upload(file, fields, list)` uploads a file as the upload view does. */
   constructor(page, upload) {
     this.#page = page;
     this.#upload = upload;
@@ -29,8 +29,8 @@ export class DocumentView {
   async show(documentId) {
     if (documentId !== this.#id) this.clear();
     this.#id = documentId;
-    byId("versions").replaceChildren(); // nobody begins with a card that is about to be renewed
-    byId("document-title").textContent ||= documentId; // the focus is there already
+    byId("versions").replaceChildren(); // a form in an old card would be lost with the refresh
+    byId("document-title").textContent ||= documentId; // it has the focus, so it must not be empty
     byId("document-delete").hidden = !isApprover(this.#page.me);
     await this.#refresh();
   }
@@ -39,14 +39,14 @@ export class DocumentView {
     this.#id = null;
     this.#versions = [];
     byId("new-version").reset();
-    byId("new-version").hidden = true; // what a new version takes from the one before it is not known yet
+    byId("new-version").hidden = true; // until the previous version's metadata is loaded
     for (const id of ["document-title", "document-id", "document-files", "versions"]) byId(id).replaceChildren();
   }
 
   async #refresh() {
     const id = this.#id;
     const versions = await this.#page.api.versions(id);
-    if (id !== this.#id) return; // another one was opened meanwhile
+    if (id !== this.#id) return; // another document was opened
     this.#versions = versions.reverse();
     const [latest] = this.#versions;
     byId("document-title").textContent = titleOf(latest);
@@ -64,22 +64,22 @@ export class DocumentView {
     const below = el("div", { class: "below" });
     const actions = el("p", { class: "actions" });
     const card = el("li", { class: "card", "data-version": number }, title, factsOf(version), this.#history(version), actions, below);
-    const offers = new Set(offered(this.#page.me, version));
-    const place = `#/review/${encodeURIComponent(this.#id)}/${number}`;
-    if (offers.has("review")) actions.append(link("review", place));
-    if (offers.has("title")) actions.append(button("title_change", () => below.replaceChildren(this.#titleForm(version, below))));
-    if (offers.has("dates")) actions.append(button("dates", () => below.replaceChildren(this.#datesForm(version, below))));
-    if (offers.has("expire")) actions.append(button("expire", () => void this.#expire(version, below), { look: "danger" }));
-    if (offers.has("roll_back")) actions.append(button("roll_back", () => void this.#rollBack(version, below)));
+    const allowed = new Set(actionsFor(this.#page.me, version));
+    const review = `#/review/${encodeURIComponent(this.#id)}/${number}`;
+    if (allowed.has("review")) actions.append(link("review", review));
+    if (allowed.has("title")) actions.append(button("title_change", () => below.replaceChildren(this.#titleForm(version, below))));
+    if (allowed.has("dates")) actions.append(button("dates", () => below.replaceChildren(this.#datesForm(version, below))));
+    if (allowed.has("expire")) actions.append(button("expire", () => void this.#expire(version, below), { look: "danger" }));
+    if (allowed.has("roll_back")) actions.append(button("roll_back", () => void this.#rollBack(version, below)));
     return card;
   }
 
-  /** Return what was done with a version, by whom and why; it is asked for when somebody opens it. */
+  /** Return the history of a version, closed; it is loaded when the person opens it. */
   #history({ version }) {
-    const place = el("ol", { class: "history" });
-    const asked = async () => place.replaceChildren(...(await this.#page.api.history(this.#id, version)).map(eventRow));
-    const toggled = ({ target }) => target.open && void this.#tried(place, asked);
-    return el("details", { ontoggle: toggled }, say(el("summary"), "history"), place);
+    const list = el("ol", { class: "history" });
+    const load = async () => list.replaceChildren(...(await this.#page.api.history(this.#id, version)).map(eventRow));
+    const ontoggle = ({ target }) => target.open && void this.#resultOf(load, list);
+    return el("details", { ontoggle }, say(el("summary"), "history"), list);
   }
 
   #titleForm(version, below) {
@@ -92,7 +92,7 @@ export class DocumentView {
   }
 
   async #setTitle({ version }, title, below) {
-    const received = await this.#change(below, () => this.#page.api.setTitle(this.#id, version, title), "title_changed");
+    const received = await this.#change(() => this.#page.api.setTitle(this.#id, version, title), "title_changed", below);
     if (received) await this.#follow(received, title);
   }
 
@@ -105,38 +105,37 @@ export class DocumentView {
       event.preventDefault();
       const { effective_from: first, effective_until: last } = form.elements;
       const dates = { effective_from: first.value || null, effective_until: last.value || null };
-      void this.#change(below, () => this.#page.api.setDates(this.#id, version.version, dates), "dates_saved");
+      void this.#change(() => this.#page.api.setDates(this.#id, version.version, dates), "dates_saved", below);
     });
     return form;
   }
 
-  async #expire(one, below) {
-    const { version } = one;
-    const reason = await askToConfirm("confirm_expire", named(one));
-    if (reason !== null) await this.#change(below, () => this.#page.api.expire(this.#id, version, reason), "expired");
+  async #expire(version, below) {
+    const reason = await askToConfirm("confirm_expire", namesOf(version));
+    if (reason !== null) await this.#change(() => this.#page.api.expire(this.#id, version.version, reason), "expired", below);
   }
 
-  async #rollBack(one, below) {
-    const { version } = one;
-    const reason = await askToConfirm("confirm_roll_back", named(one));
+  async #rollBack(version, below) {
+    const reason = await askToConfirm("confirm_roll_back", namesOf(version));
     if (reason === null) return;
-    const received = await this.#change(below, () => this.#page.api.rollBack(this.#id, version, reason), "rolled_back");
-    if (received) await this.#follow(received, titleOf(one), "back");
+    const received = await this.#change(() => this.#page.api.rollBack(this.#id, version.version, reason), "rolled_back", below);
+    if (received) await this.#follow(received, titleOf(version), "back");
   }
 
-  /** Show how far the job of a version is; its `end` is shown as that of `done`. */
+  /** Show the progress of a version's job until it ends; the state `done` is shown as `end`. */
   async #follow({ job_id: jobId, version }, title, end = "done") {
     const { api, announcer, lanes } = this.#page;
     const id = this.#id;
     const row = new UploadRow(t("version_of", { title, version }), null, announcer);
     byId("document-files").replaceChildren(row.element);
-    await this.#tried(byId("document-files"), () => watch(jobId, { api, following: lanes.following, tell: (step) => row.show(step.state === "done" ? { ...step, state: end } : step) }));
+    const onStep = (step) => row.show(step.state === "done" ? { ...step, state: end } : step);
+    await this.#resultOf(() => watch(jobId, { api, following: lanes.following, onStep }), byId("document-files"));
     if (id === this.#id) await this.#refresh();
   }
 
   async #delete() {
     const reason = await askToConfirm("confirm_delete", { title: titleOf(this.#versions[0]) });
-    if (reason !== null) await this.#change(byId("document-files"), () => this.#page.api.remove(this.#id, reason), "deleted");
+    if (reason !== null) await this.#change(() => this.#page.api.remove(this.#id, reason), "deleted", byId("document-files"));
   }
 
   async #newVersion() {
@@ -146,19 +145,20 @@ export class DocumentView {
     const dates = { effective_from: from.value, effective_until: until.value };
     const id = this.#id;
     const fields = { document_id: id, title, product, language, readers, link: page.value.trim(), ...dates };
-    const [sent] = file.files;
-    const job = await this.#upload(sent, fields, byId("document-files"));
+    const [chosen] = file.files;
+    const job = await this.#upload(chosen, fields, byId("document-files"));
     if (!job || id !== this.#id) return;
-    if (file.files[0] === sent) form.reset(); // another one may have been chosen meanwhile
+    if (file.files[0] === chosen) form.reset(); // unless another file was chosen during the upload
     await this.#refresh();
   }
 
-  async #change(below, ask, key) {
+  /** Return the result of `request` after showing the text `key` in its version's card; null if it was refused. */
+  async #change(request, key, below) {
     const id = this.#id;
-    const changed = await this.#tried(below, ask);
+    const changed = await this.#resultOf(request, below);
     if (!changed) return null;
     this.#page.announcer.announce(t(key, { version: changed.version }));
-    if (id !== this.#id) return null; // another document is shown by now
+    if (id !== this.#id) return null; // another document was opened
     await this.#refresh();
     if (id !== this.#id) return null;
     const card = document.querySelector(`[data-version="${changed.version ?? this.#versions[0].version}"]`);
@@ -167,12 +167,12 @@ export class DocumentView {
     return changed;
   }
 
-  /** Return what `ask` returns, or null after saying in `below` why it was refused. */
-  async #tried(below, ask) {
+  /** Return the result of `request`, or null after showing its error in `place`. */
+  async #resultOf(request, place) {
     try {
-      return await ask();
+      return await request();
     } catch (error) {
-      below.replaceChildren(troubleLine(error));
+      place.replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);
       return null;
     }

@@ -1,4 +1,4 @@
-// All documents with the state of their latest version: searched, filtered, and in an order.
+// The list of documents with the state of their latest version, with a search, a filter and an order.
 
 import { badge, titleOf } from "./controls.js";
 import { byId, el } from "./dom.js";
@@ -10,31 +10,31 @@ const TYPING_MS = 300;
 export class DocumentsView {
   #list;
   #form = byId("documents-search");
-  #typing;
+  #typingTimer;
 
   constructor({ api, onTokenNeeded }) {
     const load = async (cursor) => {
       const { documents, next } = await api.documents(Object.fromEntries(new FormData(this.#form)), cursor);
       return { items: documents, next };
     };
-    this.#list = new PagedList(byId("documents"), { load, row, empty: "documents_empty", shown: "documents_shown", failed: onTokenNeeded });
+    this.#list = new PagedList(byId("documents"), { load, row, emptyKey: "documents_empty", countKey: "documents_shown", onError: onTokenNeeded });
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       void this.show();
     });
     this.#form.addEventListener("input", () => {
-      clearTimeout(this.#typing);
-      this.#typing = setTimeout(() => void this.show(), TYPING_MS);
+      clearTimeout(this.#typingTimer);
+      this.#typingTimer = setTimeout(() => void this.show(), TYPING_MS);
     });
   }
 
   show() {
-    clearTimeout(this.#typing);
+    clearTimeout(this.#typingTimer);
     return this.#list.show();
   }
 
   clear() {
-    clearTimeout(this.#typing);
+    clearTimeout(this.#typingTimer);
     this.#form.reset();
   }
 }

@@ -1,16 +1,16 @@
-// Files dragged onto the page: the zone takes them, and beside it they do not make the browser leave the page.
+// Files dragged onto the page: the zone takes them; files dropped elsewhere are ignored, so the page stays open.
 
-/** Hand the files that are dropped on `zone` to `take`. */
+/** Call `take` with the files that are dropped on `zone`. */
 export function takeDrops(zone, take) {
-  let inside = 0; // enter and leave also come from the zone's children
-  const mark = (change) => {
-    inside = change;
-    zone.classList.toggle("over", inside > 0);
+  let depth = 0; // number of entered elements, since the zone's children also send enter and leave
+  const setDepth = (newDepth) => {
+    depth = newDepth;
+    zone.classList.toggle("over", depth > 0);
   };
-  zone.addEventListener("dragenter", () => mark(inside + 1));
-  zone.addEventListener("dragleave", () => mark(Math.max(inside - 1, 0)));
+  zone.addEventListener("dragenter", () => setDepth(depth + 1));
+  zone.addEventListener("dragleave", () => setDepth(Math.max(depth - 1, 0)));
   zone.addEventListener("drop", (event) => {
-    mark(0);
+    setDepth(0);
     const files = [...event.dataTransfer.files];
     if (files.length) take(files);
   });

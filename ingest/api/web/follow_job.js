@@ -1,4 +1,4 @@
-// One job's steps: its state is read again and again until it ends, through lost connections too.
+// Follow a job: read its state repeatedly until it ends, and retry when a connection is lost.
 
 import { Problem } from "./api.js";
 import { ConnectionLost } from "./event_stream.js";
@@ -8,8 +8,8 @@ const TRIES = 6;
 const ENDS = ["done", "failed", "dead"];
 
 /**
- * Yield the job each time that it has changed, the last one being its end.
- * `read()` returns the job; throws Problem when refused, ConnectionLost after six tries in a row.
+ * Yield the job each time that it has changed, until it has ended. `read()` returns the job.
+ * Throws Problem if the server refuses, or the error of `read` after six retries in a row.
  */
 export async function* followJob({ read, wait = pause }) {
   let last = "";
@@ -34,7 +34,7 @@ export async function* followJob({ read, wait = pause }) {
   }
 }
 
-/** Return 0.5, 1, 2, 4, 8, 8 s, a little less for some so that not everybody comes back at once. */
+/** Return 0.5, 1, 2, 4, 8, 8 s in milliseconds, less up to a fifth at random, so that clients don't retry at once. */
 const backOff = (attempt) => Math.min(500 * 2 ** (attempt - 1), 8000) * (0.8 + Math.random() * 0.2);
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

@@ -1,4 +1,4 @@
-// Jobs that did not end well: dead letters, which wait for somebody, and files that could not be read.
+// Jobs that failed: dead letters, which staff can retry, and files that could not be read.
 
 import { button, detailView, removeRow } from "./controls.js";
 import { byId, el } from "./dom.js";
@@ -19,14 +19,14 @@ export class JobsView {
     this.#page = page;
     const load = (cursor) => this.#load(cursor);
     const row = (job) => this.#row(job);
-    this.#list = new PagedList(byId("jobs"), { load, row, empty: "jobs_empty", failed: page.onTokenNeeded });
+    this.#list = new PagedList(byId("jobs"), { load, row, emptyKey: "jobs_empty", onError: page.onTokenNeeded });
   }
 
   show() {
     return this.#list.show();
   }
 
-  /** Return a page of dead letters, and after the last of them pages of failed jobs. */
+  /** Return a page of dead letters, or of failed jobs behind them; `cursor` is `state/cursor of the API`. */
   async #load(cursor) {
     const [state, after] = cursor ? cursor.split("/") : [STATES[0], ""];
     const { jobs, next } = await this.#page.api.jobs(state, after);
@@ -38,12 +38,12 @@ export class JobsView {
 
   #row(job) {
     const name = job.file_name;
-    const why = job.state === "dead" ? "job_dead" : reasonKey(job.reason, has);
-    const said = el("div", {}, say(el("p", { class: "problem" }), why), detailView(job.detail));
-    const row = el("li", { class: "card" }, el("h3", {}, name), said);
-    const again = button("job_again", () => void this.#again(job, name, row), { values: { name } });
+    const reason = job.state === "dead" ? "job_dead" : reasonKey(job.reason, has);
+    const explanation = el("div", {}, say(el("p", { class: "problem" }), reason), detailView(job.detail));
+    const row = el("li", { class: "card" }, el("h3", {}, name), explanation);
+    const retry = button("job_again", () => void this.#retry(job, name, row), { values: { name } });
     const dismiss = button("dismiss", () => void this.#dismiss(job, row), { values: { name } });
-    row.append(el("p", { class: "actions" }, again, dismiss));
+    row.append(el("p", { class: "actions" }, retry, dismiss));
     return row;
   }
 
@@ -52,21 +52,21 @@ export class JobsView {
       await this.#page.api.dismiss(job.job_id);
       this.#page.announcer.announce(t("dismissed", { name: job.file_name }));
       removeRow(row);
-      void this.#page.count();
+      void this.#page.updateCounts();
     } catch (error) {
       row.append(troubleLine(error));
       this.#page.onTokenNeeded(error);
     }
   }
 
-  async #again(job, name, row) {
+  async #retry(job, name, row) {
     const { api, announcer, lanes } = this.#page;
     const progress = new UploadRow(name, null, announcer);
     try {
       await api.retry(job.job_id);
       announcer.announce(t("job_sent"));
       row.replaceChildren(el("ul", {}, progress.element));
-      await watch(job.job_id, { api, following: lanes.following, tell: (step) => progress.show(step) });
+      await watch(job.job_id, { api, following: lanes.following, onStep: (step) => progress.show(step) });
     } catch (error) {
       row.append(troubleLine(error));
       this.#page.onTokenNeeded(error);

@@ -1,4 +1,4 @@
-// So many tasks at once and no more; the others wait in the order in which they came. Pure.
+// Run a limited number of tasks at once; the others wait in their order. Pure.
 
 export class Lanes {
   #free;
@@ -8,9 +8,9 @@ export class Lanes {
     this.#free = most;
   }
 
-  /** Run `task` when a lane is free, and return what it returns; a task whose `signal` is aborted gives its place up. */
+  /** Run `task` when a lane is free, and return its result; if `signal` is aborted, the task no longer waits. */
   async run(task, signal) {
-    await this.#lane(signal);
+    await this.#enter(signal);
     try {
       return await task();
     } finally {
@@ -18,19 +18,19 @@ export class Lanes {
     }
   }
 
-  #lane(signal) {
+  #enter(signal) {
     signal?.throwIfAborted();
     if (this.#free > 0) {
       this.#free -= 1;
       return Promise.resolve();
     }
     return new Promise((resolve, reject) => {
-      const place = { enter: resolve };
-      this.#waiting.push(place);
+      const task = { enter: resolve };
+      this.#waiting.push(task);
       signal?.addEventListener("abort", () => {
-        const at = this.#waiting.indexOf(place);
-        if (at === -1) return; // it has a lane already
-        this.#waiting.splice(at, 1);
+        const index = this.#waiting.indexOf(task);
+        if (index === -1) return; // it has a lane already
+        this.#waiting.splice(index, 1);
         reject(signal.reason);
       });
     });

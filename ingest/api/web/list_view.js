@@ -1,4 +1,4 @@
-// A list that is asked for page by page: drafts, documents, jobs.
+// A list that is loaded page by page: drafts, documents, jobs.
 
 import { el } from "./dom.js";
 import { say } from "./i18n.js";
@@ -10,48 +10,48 @@ export class PagedList {
   #note;
   #load;
   #row;
-  #empty;
-  #shown;
-  #failed;
-  #latest = 0;
+  #emptyKey;
+  #countKey;
+  #onError;
+  #requestCount = 0;
 
   /**
-   * `load(cursor)` returns `{items, next}`; `row(item)` an element; `empty` is said where there is nothing, and `shown`,
-   * where given, of how many items there are; `failed` hears errors.
+   * `load(cursor)` returns `{items, next}`, `row(item)` an element. `emptyKey` is the text without items, `countKey` the
+   * text with their number, if any. `onError` is called with the errors of `load`.
    */
-  constructor(section, { load, row, empty, shown = null, failed }) {
+  constructor(section, { load, row, emptyKey, countKey = null, onError }) {
     this.#list = section.querySelector("ul.cards");
     this.#more = section.querySelector("button.more");
     this.#note = section.querySelector(".note");
     this.#load = load;
     this.#row = row;
-    this.#empty = empty;
-    this.#shown = shown;
-    this.#failed = failed;
+    this.#emptyKey = emptyKey;
+    this.#countKey = countKey;
+    this.#onError = onError;
   }
 
-  /** Ask from the beginning. */
+  /** Load the list from its beginning. */
   async show() {
     this.#list.replaceChildren();
     await this.#page("");
   }
 
   async #page(cursor) {
-    const mine = ++this.#latest;
+    const number = ++this.#requestCount;
     this.#more.hidden = true;
     this.#note.replaceChildren(say(el("p", { class: "muted" }), "loading"));
     try {
       const { items, next } = await this.#load(cursor);
-      if (mine !== this.#latest) return; // asked anew meanwhile
+      if (number !== this.#requestCount) return; // the list was loaded again
       this.#list.append(...items.map((item) => this.#row(item)));
       const count = this.#list.children.length;
-      const said = count ? this.#shown : this.#empty;
-      this.#note.replaceChildren(...(said ? [say(el("p", { class: "muted" }), said, { count })] : []));
+      const key = count ? this.#countKey : this.#emptyKey;
+      this.#note.replaceChildren(...(key ? [say(el("p", { class: "muted" }), key, { count })] : []));
       this.#more.hidden = next === null;
       this.#more.onclick = () => void this.#page(next);
     } catch (error) {
-      if (mine === this.#latest) this.#note.replaceChildren(troubleLine(error));
-      this.#failed(error);
+      if (number === this.#requestCount) this.#note.replaceChildren(troubleLine(error));
+      this.#onError(error);
     }
   }
 }

@@ -1,16 +1,16 @@
-// A version's passages in the document's order, as customers are shown them: loaded as somebody scrolls, those of PDFs
-// and images beside the pictures of their pages. Counts which have been on the screen.
+// A version's passages in the document's order, as customers see them. They are loaded as the person scrolls; those of
+// PDFs and images are beside the pictures of their pages. Counts the passages that have been on the screen.
 
 import { el } from "./dom.js";
 import { say } from "./i18n.js";
 import { Lanes } from "./lanes.js";
 import { renderPassage } from "./render.js";
 import { utf16Offset } from "./text.js";
-import { troubleLine, troubleSaid } from "./trouble_line.js";
+import { troubleLine, troubleText } from "./trouble_line.js";
 
-const DRAWN = ["pdf", "png", "jpeg", "tiff"];
-const PLACES = { xlsx: "place_sheet", pptx: "place_slide", ...Object.fromEntries(DRAWN.map((format) => [format, "place_page"])) };
-const BAR = "-128px 0px 0px 0px"; // what is behind the bar with the approve button is not on the screen
+const WITH_PICTURES = ["pdf", "png", "jpeg", "tiff"];
+const PAGE_TITLES = { xlsx: "place_sheet", pptx: "place_slide", ...Object.fromEntries(WITH_PICTURES.map((format) => [format, "place_page"])) };
+const BELOW_BAR = "-128px 0px 0px 0px"; // the bar with the approve button covers the top of the screen
 
 export class PassageList {
   #load;
@@ -20,15 +20,15 @@ export class PassageList {
   #pages = el("div", { class: "pages" });
   #note = el("div");
   #more = say(el("button", { type: "button", class: "secondary", hidden: true, onclick: () => void this.#next() }), "more");
-  #near = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && void this.#next(), { rootMargin: "800px" });
-  #sight = new IntersectionObserver((entries) => this.#see(entries), { rootMargin: BAR });
-  #frames = new IntersectionObserver((entries) => entries.forEach((entry) => this.#frame(entry)), { rootMargin: "50%" });
+  #moreObserver = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && void this.#next(), { rootMargin: "800px" });
+  #partObserver = new IntersectionObserver((entries) => this.#markSeen(entries), { rootMargin: BELOW_BAR });
+  #frameObserver = new IntersectionObserver((entries) => entries.forEach((entry) => this.#updateFrame(entry)), { rootMargin: "50%" });
   #drawing = new Lanes(2);
-  #shown = null; // of one version: everything below belongs to it
+  #shown = null; // the state of the version that is shown
 
   /**
-   * `load(cursor)` brings `{passages, next}`, `draw(page, signal)` what `api.page` does. `onSeen` is called when the
-   * number of passages that have been on the screen has changed, `onTrouble` with what `load` throws.
+   * `load(cursor)` returns `{passages, next}`, `draw(page, signal)` the result of `api.page`. `onSeen` is called when the
+   * number of passages that have been on the screen has changed, `onTrouble` with the errors of `load`.
    */
   constructor(place, { load, draw, onSeen, onTrouble }) {
     place.append(this.#pages, this.#note, this.#more);
@@ -45,33 +45,33 @@ export class PassageList {
       format,
       cursor: 0,
       loading: null,
-      items: new Map(), // by a passage's number, its `{passage, item}`
-      changes: new Map(), // by a passage's number
-      unseen: new Map(), // by a passage's number, its parts that have not been on the screen
-      numbers: new WeakMap(), // of a part, its passage's
-      frames: new WeakMap(), // of a picture's frame, its `{page, asked}`
-      page: 0,
-      list: null,
+      items: new Map(), // passage number → `{passage, item}`
+      changes: new Map(), // passage number → changes
+      unseen: new Map(), // passage number → its parts that have not been on the screen
+      numbers: new WeakMap(), // part → passage number
+      frames: new WeakMap(), // frame of a picture → `{page, controller}`
+      page: 0, // the last one that was added
+      list: null, // of that page's passages
       pageCount: 0,
     };
-    this.#near.observe(this.#more);
+    this.#moreObserver.observe(this.#more);
     return this.#next();
   }
 
   clear() {
-    for (const observer of [this.#near, this.#sight, this.#frames]) observer.disconnect();
+    for (const observer of [this.#moreObserver, this.#partObserver, this.#frameObserver]) observer.disconnect();
     this.#shown = null;
     this.#more.hidden = true;
     this.#pages.replaceChildren();
     this.#note.replaceChildren();
   }
 
-  /** How many passages have been on the screen, from their beginning to their end. */
-  get seen() {
+  /** The number of passages that have been on the screen from their beginning to their end. */
+  get seenCount() {
     return this.#shown === null ? 0 : this.#shown.items.size - this.#shown.unseen.size;
   }
 
-  /** Mark the changes (`api.changes`); a passage that looks otherwise now has not been on the screen. */
+  /** Mark the changes (`api.changes`); a passage with changes counts as not yet seen. */
   mark(changes) {
     const byNumber = Map.groupBy(changes, ({ n }) => n);
     this.#shown.changes = byNumber;
@@ -79,8 +79,8 @@ export class PassageList {
     this.#onSeen();
   }
 
-  /** Load up to passage `n` and focus it. */
-  async lead(n) {
+  /** Load the passages up to number `n` and focus that one. */
+  async focusPassage(n) {
     const shown = this.#shown;
     while (shown === this.#shown && !shown.items.has(n) && (await this.#next()));
     const item = shown.items.get(n)?.item;
@@ -88,7 +88,7 @@ export class PassageList {
     item?.focus({ preventScroll: true });
   }
 
-  /** Load the next passages; return whether there were any. */
+  /** Load the next passages; return whether that succeeded. */
   #next() {
     const shown = this.#shown;
     if (shown === null || shown.cursor === null) return false;
@@ -100,13 +100,13 @@ export class PassageList {
     this.#note.replaceChildren(say(el("p", { class: "muted" }), "loading"));
     try {
       const { passages, next } = await this.#load(shown.cursor);
-      if (shown !== this.#shown) return false; // another version is shown by now
+      if (shown !== this.#shown) return false; // another version was opened
       shown.cursor = next;
       for (const passage of passages) this.#add(passage);
       this.#note.replaceChildren();
       this.#more.hidden = next === null;
-      this.#near.unobserve(this.#more); // observed again, it tells whether the button is still near
-      this.#near.observe(this.#more);
+      this.#moreObserver.unobserve(this.#more); // observing it again reports whether the button is still near
+      this.#moreObserver.observe(this.#more);
       this.#addLastPages();
       this.#onSeen();
       return true;
@@ -129,10 +129,12 @@ export class PassageList {
     this.#paint(n);
   }
 
-  /** Begin page `page`; before it come the drawn ones on which no passage begins. */
+  /** Add page `page`, and before it the pages with a picture on which no passage begins. */
   #addPages(page) {
     const shown = this.#shown;
-    if (DRAWN.includes(shown.format)) for (let empty = shown.page + 1; empty < page; empty += 1) this.#addEmptyPage(empty);
+    if (WITH_PICTURES.includes(shown.format)) {
+      for (let empty = shown.page + 1; empty < page; empty += 1) this.#addEmptyPage(empty);
+    }
     this.#addPage(page);
   }
 
@@ -145,18 +147,19 @@ export class PassageList {
     const shown = this.#shown;
     shown.page = page;
     shown.list = el("ol", { class: "passages" });
-    const key = page ? PLACES[shown.format] : undefined;
-    const frame = DRAWN.includes(shown.format) ? el("div", { class: "picture" }) : null;
+    const key = page ? PAGE_TITLES[shown.format] : undefined;
+    const frame = WITH_PICTURES.includes(shown.format) ? el("div", { class: "picture" }) : null;
     this.#pages.append(el("section", { class: "page" }, key ? say(el("h4"), key, { page }) : null, frame, shown.list));
     if (frame === null) return;
-    shown.frames.set(frame, { page, asked: null });
-    this.#frames.observe(frame);
+    shown.frames.set(frame, { page, controller: null });
+    this.#frameObserver.observe(frame);
   }
 
-  /** Add the drawn pages behind the last one on which a passage begins. */
+  /** Add the pages with a picture behind the last one on which a passage begins. */
   #addLastPages() {
     const { cursor, pageCount } = this.#shown;
-    if (cursor === null) while (this.#shown.page < pageCount) this.#addEmptyPage(this.#shown.page + 1);
+    if (cursor !== null) return;
+    while (this.#shown.page < pageCount) this.#addEmptyPage(this.#shown.page + 1);
   }
 
   #paint(n) {
@@ -166,27 +169,27 @@ export class PassageList {
     const marks = (changes.get(n) ?? []).map(({ start, end, removed }) => ({
       start: utf16Offset(text, start),
       end: utf16Offset(text, end),
-      removed: removed.replace(/^\|\s*|\s*\|$/g, ""), // of a table's row
+      removed: removed.replace(/^\|\s*|\s*\|$/g, ""), // without the bars around a table's row
     }));
-    const heading = say(el(PLACES[this.#shown.format] ? "h5" : "h4"), "passage_n", { n }); // below that of its page
+    const heading = say(el(PAGE_TITLES[this.#shown.format] ? "h5" : "h4"), "passage_n", { n }); // below its page's title
     const body = el("div", { class: "passage-text", lang: language }, ...renderPassage(text, marks, "ins"));
     const end = el("span");
     item.replaceChildren(heading, el("p", { class: "muted" }, section), body, end);
-    // Its beginning, the right edge of each table, which may have to be scrolled to, and its end.
+    // Its beginning, its end, and the right edge of each table, which may be visible only after scrolling.
     const parts = new Set([heading, ...body.querySelectorAll("tr:first-child > :last-child"), end]);
     unseen.set(n, parts);
     for (const part of parts) {
       numbers.set(part, n);
-      this.#sight.observe(part);
+      this.#partObserver.observe(part);
     }
   }
 
-  #see(entries) {
+  #markSeen(entries) {
     if (this.#shown === null) return;
     const { unseen, numbers } = this.#shown;
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
-      this.#sight.unobserve(target);
+      this.#partObserver.unobserve(target);
       const parts = unseen.get(numbers.get(target));
       parts?.delete(target);
       if (parts?.size === 0) unseen.delete(numbers.get(target));
@@ -194,16 +197,16 @@ export class PassageList {
     this.#onSeen();
   }
 
-  /** Draw a page that comes near the screen, and forget one that is far from it. */
-  #frame({ target, isIntersecting }) {
-    const drawn = this.#shown?.frames.get(target);
-    if (drawn === undefined) return;
-    drawn.asked?.abort();
-    drawn.asked = null;
+  /** Draw a page that comes near the screen, and remove the picture of one that is far from it. */
+  #updateFrame({ target, isIntersecting }) {
+    const frame = this.#shown?.frames.get(target);
+    if (frame === undefined) return;
+    frame.controller?.abort();
+    frame.controller = null;
     target.replaceChildren();
     if (!isIntersecting) return;
-    drawn.asked = new AbortController();
-    void this.#drawIn(target, drawn.page, drawn.asked.signal);
+    frame.controller = new AbortController();
+    void this.#drawIn(target, frame.page, frame.controller.signal);
   }
 
   async #drawIn(frame, page, signal) {
@@ -215,14 +218,14 @@ export class PassageList {
       const img = say(el("img", { src: URL.createObjectURL(picture) }), "page_picture", { page }, "i18nAlt");
       img.addEventListener("load", () => {
         URL.revokeObjectURL(img.src);
-        frame.style.aspectRatio = `${img.naturalWidth} / ${img.naturalHeight}`; // also once the picture is forgotten
+        frame.style.aspectRatio = `${img.naturalWidth} / ${img.naturalHeight}`; // keeps its size without the picture
       });
       frame.replaceChildren(img, isIncomplete ? say(el("p", { class: "muted" }), "picture_incomplete") : "");
       shown.pageCount = pages;
       this.#addLastPages();
     } catch (error) {
       if (signal.aborted) return;
-      const { key, values } = troubleSaid(error);
+      const { key, values } = troubleText(error);
       frame.replaceChildren(say(el("p", { class: "muted" }), "page_missing", { why: { said: key, values } }));
     } finally {
       frame.removeAttribute("aria-busy");

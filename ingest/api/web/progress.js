@@ -1,8 +1,8 @@
-// What a file's row says of each step. Pure.
+// The text and the progress of a file's row, for each step. Pure.
 
-const SENTENCES = new Set(["receive", "parse", "embed", "upsert", "verify", "activate"]);
+const STAGES = new Set(["receive", "parse", "embed", "upsert", "verify", "activate"]);
 
-/** Return `{key, values, part}` of a step that `intake.js` tells; `part` is 0 to 1, null where nobody knows. */
+/** Return `{key, values, part}` for a step of `intake.js`; `part` is 0 to 1, or null if it is unknown. */
 export function progressOf(step) {
   if (step.state === "sending") return { key: "file_sending", values: { part: Math.floor(step.part * 100) }, part: step.part };
   if (step.state === "running") return stageOf(step.job);
@@ -12,9 +12,9 @@ export function progressOf(step) {
 }
 
 function stageOf({ stage, done, total }) {
-  if (stage !== "embed") return { key: SENTENCES.has(stage) ? `file_${stage}` : "file_receive", values: {}, part: null };
+  if (stage !== "embed") return { key: STAGES.has(stage) ? `file_${stage}` : "file_receive", values: {}, part: null };
   return { key: "file_embed", values: { done, total }, part: total ? done / total : null };
 }
 
-/** Return the sentence's key for the reason of a failed file or a withdrawn version. */
-export const reasonKey = (reason, known) => (known(`reason_${reason}`) ? `reason_${reason}` : "reason_other");
+/** Return the key of the text for the reason of a failed file or a withdrawn version; `hasText(key)` knows the texts. */
+export const reasonKey = (reason, hasText) => (hasText(`reason_${reason}`) ? `reason_${reason}` : "reason_other");

@@ -1,6 +1,6 @@
-// Drafts that wait for a second person, each with what screening found in it.
+// Drafts that wait for a second person, each with its screening findings.
 
-import { badge, factsOf, link, titleOf } from "./controls.js";
+import { badge, factsOf, link, namesOf, titleOf } from "./controls.js";
 import { byId, el } from "./dom.js";
 import { findingsView } from "./findings_view.js";
 import { Lanes } from "./lanes.js";
@@ -19,7 +19,7 @@ export class QueueView {
       return { items: versions, next };
     };
     const row = (version) => this.#row(version);
-    this.#list = new PagedList(byId("queue"), { load, row, empty: "queue_empty", failed: onTokenNeeded });
+    this.#list = new PagedList(byId("queue"), { load, row, emptyKey: "queue_empty", onError: onTokenNeeded });
   }
 
   show() {
@@ -27,16 +27,16 @@ export class QueueView {
   }
 
   #row(version) {
-    const place = `#/review/${encodeURIComponent(version.document_id)}/${version.version}`;
-    const values = { title: titleOf(version), version: version.version };
-    const found = el("div", { class: "findings" });
-    const row = el("li", { class: "card" }, el("h3", {}, titleOf(version), " ", badge(version.state)), factsOf(version), found, link("review_of", place, values));
-    void this.#screening.run(() => this.#screen(version, found, row));
+    const review = link("review_of", `#/review/${encodeURIComponent(version.document_id)}/${version.version}`, namesOf(version));
+    const findings = el("div", { class: "findings" });
+    const title = el("h3", {}, titleOf(version), " ", badge(version.state));
+    const row = el("li", { class: "card" }, title, factsOf(version), findings, review);
+    void this.#screening.run(() => this.#screen(version, findings, row));
     return row;
   }
 
   async #screen(version, place, row) {
-    if (!row.isConnected) return; // left meanwhile
+    if (!row.isConnected) return; // another view was opened
     try {
       place.replaceChildren(...findingsView(await this.#api.findings(version)));
     } catch (error) {

@@ -1,6 +1,6 @@
-// A version before its approval: its passages as customers will be shown them, what screening found, and what changed.
+// A version before its approval: its passages as customers will see them, the screening findings, and the changes.
 
-import { badge, factsOf, named, titleOf } from "./controls.js";
+import { badge, factsOf, namesOf, titleOf } from "./controls.js";
 import { changesView } from "./changes_view.js";
 import { askToConfirm } from "./confirm.js";
 import { approval, isApprover } from "./decisions.js";
@@ -10,15 +10,15 @@ import { say, t } from "./i18n.js";
 import { PassageList } from "./passage_list.js";
 import { troubleLine } from "./trouble_line.js";
 
-const SAVED_MS = 60_000;
+const SAVE_MS = 60_000;
 
 export class ReviewView {
   #page;
   #list;
   #version = null;
-  #screened = false;
-  #blocked = false;
-  #latest = 0;
+  #isScreened = false;
+  #isBlocked = false;
+  #showCount = 0;
 
   constructor(page) {
     this.#page = page;
@@ -26,7 +26,7 @@ export class ReviewView {
     this.#list = new PassageList(byId("review-passages"), {
       load: (cursor) => api.passages(this.#version, cursor),
       draw: (number, signal) => api.page(this.#version, number, signal),
-      onSeen: () => this.#decide(),
+      onSeen: () => this.#updateDecision(),
       onTrouble: page.onTokenNeeded,
     });
     byId("download").addEventListener("click", () => void this.#download());
@@ -37,57 +37,59 @@ export class ReviewView {
   /** Show version `number` of a document. */
   async show(documentId, number) {
     this.clear();
-    say(byId("review-title"), "review_title", { version: number, title: documentId }); // the focus is there already
-    const mine = ++this.#latest;
+    say(byId("review-title"), "review_title", { version: number, title: documentId }); // it has the focus already
+    const showNumber = ++this.#showCount;
     const version = await this.#page.api.version(documentId, number);
-    if (mine !== this.#latest) return; // another one was opened meanwhile
+    if (showNumber !== this.#showCount) return; // another version was opened
     this.#version = version;
-    this.#head();
+    this.#showFacts();
     byId("review-left-out").replaceChildren(...leftOutView(version.left_out));
     byId("download").hidden = false;
     await Promise.all([this.#list.show(version), this.#compare(version), this.#screen(version)]);
   }
 
-  /** Forget the version that was shown: nobody may decide about one while looking at another. */
+  /** Remove the version that was shown, so that no decision is about another version than the visible one. */
   clear() {
-    this.#latest += 1;
+    this.#showCount += 1;
     this.#list.clear();
     this.#version = null;
-    this.#screened = this.#blocked = false;
+    this.#isScreened = this.#isBlocked = false;
     byId("decision").hidden = byId("download").hidden = byId("approve").disabled = true;
     for (const id of ["review-title", "review-facts", "review-left-out", "review-findings", "review-changes", "decision-said"]) byId(id).replaceChildren();
   }
 
-  #head() {
+  #showFacts() {
     const version = this.#version;
     say(byId("review-title"), "review_title", { version: version.version, title: titleOf(version) });
     const documentLink = el("a", { href: `#/document/${encodeURIComponent(version.document_id)}` }, version.document_id);
     byId("review-facts").replaceChildren(el("p", { class: "line" }, badge(version.state), documentLink), factsOf(version));
-    this.#decide();
+    this.#updateDecision();
   }
 
   #compare(version) {
-    return this.#report(version, byId("review-changes"), "changes_loading", this.#page.api.changes(version), (found) => {
-      this.#list.mark(found.changes);
-      return changesView(found, (n) => void this.#list.lead(n));
-    });
+    const view = (reply) => {
+      this.#list.mark(reply.changes);
+      return changesView(reply, (n) => void this.#list.focusPassage(n));
+    };
+    return this.#load(this.#page.api.changes(version), view, { version, place: byId("review-changes"), loading: "changes_loading" });
   }
 
   #screen(version) {
-    return this.#report(version, byId("review-findings"), "findings_loading", this.#page.api.findings(version), (found) => {
-      this.#screened = true;
-      this.#blocked = found.findings.some(({ blocks }) => blocks);
-      this.#decide();
-      return findingsView(found, ({ n }) => void this.#list.lead(n));
-    });
+    const view = (reply) => {
+      this.#isScreened = true;
+      this.#isBlocked = reply.findings.some(({ blocks }) => blocks);
+      this.#updateDecision();
+      return findingsView(reply, ({ n }) => void this.#list.focusPassage(n));
+    };
+    return this.#load(this.#page.api.findings(version), view, { version, place: byId("review-findings"), loading: "findings_loading" });
   }
 
-  /** Say `loading` in `place`, and then what `view` makes of what was `asked`, or why that did not come. */
-  async #report(version, place, loading, asked, view) {
+  /** Show the text `loading` in `place`, then the elements `view(reply)` for the reply of a request, or its error. */
+  async #load(request, view, { version, place, loading }) {
     place.replaceChildren(say(el("p", { class: "muted" }), loading));
     try {
-      const found = await asked;
-      if (version === this.#version) place.replaceChildren(...view(found));
+      const reply = await request;
+      if (version === this.#version) place.replaceChildren(...view(reply));
     } catch (error) {
       if (version === this.#version) place.replaceChildren(troubleLine(error));
     }
@@ -98,53 +100,54 @@ export class ReviewView {
     try {
       const address = URL.createObjectURL(await this.#page.api.original(version));
       el("a", { href: address, download: version.file_name }).click();
-      setTimeout(() => URL.revokeObjectURL(address), SAVED_MS); // the browser saves it in the background
+      setTimeout(() => URL.revokeObjectURL(address), SAVE_MS); // the browser saves the file in the background
     } catch (error) {
       if (version === this.#version) byId("decision-said").replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);
     }
   }
 
-  #decide() {
+  #updateDecision() {
     const version = this.#version;
     byId("decision").hidden = version.state !== "indexed";
-    const looked = { screened: this.#screened, blocked: this.#blocked, unseen: version.passages - this.#list.seen };
-    const { allowed, key, values } = approval(this.#page.me, version, looked);
+    const unseen = version.passages - this.#list.seenCount;
+    const { allowed, key, values } = approval(this.#page.me, version, { screened: this.#isScreened, blocked: this.#isBlocked, unseen });
     say(byId("approve"), key, values).disabled = !allowed;
     byId("reject").hidden = !isApprover(this.#page.me);
   }
 
   #approve() {
-    const said = (changed) => ["approved", { ...named(changed), at: { at: changed.visible_from } }];
-    return this.#change(() => this.#page.api.approve(this.#version), said);
+    const messageOf = (changed) => ["approved", { ...namesOf(changed), at: { at: changed.visible_from } }];
+    return this.#change(() => this.#page.api.approve(this.#version), messageOf);
   }
 
   async #reject() {
     const { document_id: id, version } = this.#version;
-    const reason = await askToConfirm("confirm_reject", named(this.#version));
-    if (reason !== null) await this.#change(() => this.#page.api.reject(id, version, reason), (changed) => ["rejected", named(changed)]);
+    const reason = await askToConfirm("confirm_reject", namesOf(this.#version));
+    const messageOf = (changed) => ["rejected", namesOf(changed)];
+    if (reason !== null) await this.#change(() => this.#page.api.reject(id, version, reason), messageOf);
   }
 
-  async #change(ask, saidOf) {
-    const said = byId("decision-said");
+  /** Send the decision `request()`, announce the text `messageOf(changed version)`, and open the next draft. */
+  async #change(request, messageOf) {
     const version = this.#version;
     try {
-      const changed = await ask();
-      const [key, values] = saidOf(changed);
+      const changed = await request();
+      const [key, values] = messageOf(changed);
       this.#page.announcer.announce(t(key, values));
-      const next = await this.#next(version).catch(() => "#/queue"); // which says what is wrong
-      if (version !== this.#version) return void this.#page.count(); // another one is shown by now
-      this.#page.said.push(say(el("p", { class: "good" }), key, values));
+      const next = await this.#nextAddress(version).catch(() => "#/queue"); // the queue shows the error
+      if (version !== this.#version) return void this.#page.updateCounts(); // another version was opened
+      this.#page.messages.push(say(el("p", { class: "good" }), key, values));
       location.hash = next;
     } catch (error) {
-      (version === this.#version ? said : byId("view-problem")).replaceChildren(troubleLine(error));
+      byId(version === this.#version ? "decision-said" : "view-problem").replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);
-      if (error.status === 409) await this.#lookAgain(version); // somebody has decided, or changed its dates
+      if (error.status === 409) await this.#reload(version); // another person has decided, or changed its dates
     }
   }
 
-  /** Return the place of the draft behind `version` that this person may approve, or of the list where there is none. */
-  async #next({ document_id: id, version }) {
+  /** Return the address of the next draft behind `version` that this person may approve, or else of the queue. */
+  async #nextAddress({ document_id: id, version }) {
     for (const after of [`${id}/${version}`, ""]) {
       const { versions } = await this.#page.api.inState("indexed", after);
       const draft = versions.find((one) => approval(this.#page.me, one, { screened: true }).allowed);
@@ -153,16 +156,16 @@ export class ReviewView {
     return "#/queue";
   }
 
-  /** Show the facts of the version as they are by now. */
-  async #lookAgain(version) {
-    const present = await this.#page.api.version(version.document_id, version.version).catch(() => version);
+  /** Load the version again and show its facts. */
+  async #reload(version) {
+    const current = await this.#page.api.version(version.document_id, version.version).catch(() => version);
     if (version !== this.#version) return;
-    Object.assign(version, present);
-    this.#head();
+    Object.assign(version, current);
+    this.#showFacts();
   }
 }
 
-/** Return elements that say how much text the file itself hides, by its kind. */
+/** Return elements with the number of hidden texts in the file, by kind. */
 function leftOutView(counts) {
   const kinds = Object.entries(counts);
   if (!kinds.length) return [];

@@ -1,29 +1,29 @@
-// The documents API as this page uses it: problem documents become errors, nothing is tried again by itself.
+// The client of the documents API: it throws problem documents as errors and retries nothing.
 
 import { Problem, TokenNeeded, bodyOf, parsed, problemOf, send } from "./api.js";
 import { ConnectionLost } from "./event_stream.js";
 
 const PASSAGES_AT_ONCE = 100;
-// The server gives a page of the original a minute, and everything else much less.
+// The server's longest deadline is a minute, for a page of the original.
 const DEADLINE_MS = 90_000;
 const FILE_DEADLINE_MS = 30 * 60_000; // 100 MiB over a slow line
 
 export class Api {
   #token = null;
-  signIn = 0; // counts who has come and gone
+  signIn = 0; // number of the current sign-in, by which the errors of an earlier one are recognised
 
-  /** Use the token that somebody typed in; it is kept in memory only. Without one (null) the session's cookie counts. */
+  /** Use this token, which is kept in memory only; with null, the session's cookie is used. */
   useToken(token) {
     this.#token = token;
     this.signIn += 1;
   }
 
-  /** Return a token of the demo's uploader (`staff`) or `approver`, where `make run` offers them. */
+  /** Return a token of the uploader (`staff`) or the `approver` of the demo (`make run`). */
   async demoToken(role) {
     return (await this.#send("POST", "/demo/login", { role })).token;
   }
 
-  /** Return the name of who has signed in at the identity provider; null where nobody has. */
+  /** Return the name of the person who has signed in at the identity provider; null without one. */
   async signedIn() {
     return (await this.#get("/oidc/session")).name;
   }
@@ -36,7 +36,7 @@ export class Api {
     return this.#get(`/v1/documents?${new URLSearchParams({ q, sort, cursor, ...(state && { state }) })}`);
   }
 
-  /** Return how many `drafts` wait for approval, and how many versions have `failed`. */
+  /** Return the number of `drafts` that wait for approval and of versions that have `failed`. */
   counts() {
     return this.#get("/v1/versions/counts");
   }
@@ -53,7 +53,7 @@ export class Api {
     return this.#get(versionAt(documentId, version));
   }
 
-  /** Return `{passages, next}`: those behind passage number `cursor`. */
+  /** Return `{passages, next}`: the passages behind the one with number `cursor`. */
   passages({ document_id: documentId, version }, cursor) {
     return this.#get(`${versionAt(documentId, version)}/passages?limit=${PASSAGES_AT_ONCE}&cursor=${cursor}`);
   }
@@ -68,13 +68,13 @@ export class Api {
 
   /** Return a page of a PDF as `{pages, picture, isIncomplete}`, the picture as a Blob. */
   async page({ document_id: documentId, version }, number, signal) {
-    const either = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS)]);
-    const response = await this.#request(`${versionAt(documentId, version)}/pages/${number}`, { signal: either });
+    const signals = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS)]);
+    const response = await this.#request(`${versionAt(documentId, version)}/pages/${number}`, { signal: signals });
     const pages = Number(response.headers.get("x-page-count"));
     return { pages, picture: await response.blob(), isIncomplete: response.headers.has("x-picture-incomplete") };
   }
 
-  /** Return the original as a Blob: a link cannot carry the token. */
+  /** Return the original as a Blob, since a link cannot carry the token. */
   async original({ document_id: documentId, version }) {
     const signal = AbortSignal.timeout(FILE_DEADLINE_MS);
     return (await this.#request(`${versionAt(documentId, version)}/original`, { signal })).blob();
@@ -84,7 +84,7 @@ export class Api {
     return (await this.#get(`${versionAt(documentId, version)}/history`)).events;
   }
 
-  /** Approve a version as it was shown: with other dates or another title by now it is refused (`dates_changed`). */
+  /** Approve a version as it was shown; if its dates or its title have changed, the server refuses (`dates_changed`). */
   approve({ document_id: documentId, version, effective_from, effective_until, title }) {
     return this.#send("POST", `${versionAt(documentId, version)}/approve`, { effective_from, effective_until, title });
   }
@@ -137,21 +137,21 @@ export class Api {
     return this.#get(`/v1/search?${query}`);
   }
 
-  /** Upload a form; `onSent` hears which part of it is on its way (XMLHttpRequest: fetch does not tell). */
-  upload(form, onSent, signal) {
+  /** Upload a form; call `onProgress` with the share that is sent, which only XMLHttpRequest reports. */
+  upload(form, onProgress, signal) {
     return new Promise((resolve, reject) => {
       const { signIn } = this;
       const request = new XMLHttpRequest();
       request.open("POST", "/v1/documents");
       if (this.#token !== null) request.setRequestHeader("authorization", `Bearer ${this.#token}`);
-      request.upload.addEventListener("progress", (event) => event.lengthComputable && onSent(event.loaded / event.total));
+      request.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
       request.addEventListener("load", () => {
         const body = parsed(request.responseText);
         if (request.status === 202) resolve(body);
         else reject(request.status === 401 ? new TokenNeeded(signIn) : new Problem({ status: request.status, ...body }));
       });
       request.timeout = FILE_DEADLINE_MS;
-      for (const lost of ["error", "timeout"]) request.addEventListener(lost, () => reject(new ConnectionLost(lost)));
+      for (const type of ["error", "timeout"]) request.addEventListener(type, () => reject(new ConnectionLost(type)));
       request.addEventListener("abort", () => reject(new DOMException("given up", "AbortError")));
       signal?.addEventListener("abort", () => request.abort(), { once: true });
       request.send(form);

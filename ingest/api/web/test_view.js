@@ -1,4 +1,4 @@
-// The test question: which passages a customer of some groups would have found at an instant.
+// The test question: the passages that a customer of some groups would have found at an instant.
 
 import { namesIn } from "./controls.js";
 import { byId, el } from "./dom.js";
@@ -9,7 +9,7 @@ export class TestView {
   #page;
   #form = byId("test-form");
   #answer = byId("test-answer");
-  #latest = 0;
+  #requestCount = 0;
   #now = { date: "", time: "" };
 
   constructor(page) {
@@ -21,11 +21,11 @@ export class TestView {
   }
 
   show() {
-    this.#chosen();
+    this.#chosenInstant();
   }
 
-  /** Return the instant that somebody chose, or null where the fields only say what time it is (now anew). */
-  #chosen() {
+  /** Return the instant that the person chose; if the fields have the time that we set, set them to now and return null. */
+  #chosenInstant() {
     const { date, time } = this.#form.elements;
     if (date.value !== this.#now.date || time.value !== this.#now.time) return `${date.value}T${time.value}`;
     this.#now = bankNow();
@@ -35,23 +35,24 @@ export class TestView {
 
   async #ask() {
     const { question, groups } = this.#form.elements;
-    const mine = ++this.#latest;
+    const number = ++this.#requestCount;
     this.#answer.replaceChildren(say(el("p", { class: "muted" }), "loading"));
     try {
-      const asked = { question: question.value, groups: namesIn(groups.value), asOf: this.#chosen() };
-      const found = await this.#page.api.search(asked);
-      if (mine !== this.#latest) return; // asked anew meanwhile
-      const said = saidOf(found);
-      this.#answer.replaceChildren(say(el("p", { class: "said" }), ...said), el("ol", { class: "hits" }, ...found.hits.map(hitView)));
-      this.#page.announcer.announce(t(...said));
+      const query = { question: question.value, groups: namesIn(groups.value), asOf: this.#chosenInstant() };
+      const result = await this.#page.api.search(query);
+      if (number !== this.#requestCount) return; // another question was asked
+      const summary = summaryOf(result);
+      this.#answer.replaceChildren(say(el("p", { class: "said" }), ...summary), el("ol", { class: "hits" }, ...result.hits.map(hitView)));
+      this.#page.announcer.announce(t(...summary));
     } catch (error) {
-      if (mine === this.#latest) this.#answer.replaceChildren(troubleLine(error));
+      if (number === this.#requestCount) this.#answer.replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);
     }
   }
 }
 
-function saidOf({ as_of: at, as_groups: groups, hits }) {
+/** Return the key and the values of the text about a search's result. */
+function summaryOf({ as_of: at, as_groups: groups, hits }) {
   const values = { at: { at }, groups: groups.join(", "), count: hits.length };
   return [hits.length ? "test_seen" : "test_nothing", values];
 }

@@ -1,4 +1,4 @@
-// One file's row: its name, how far it is, why it failed, and what can be done next.
+// One file's row: its name, its progress, the reason if it failed, and the buttons for the next action.
 
 import { button, detailView, link } from "./controls.js";
 import { el } from "./dom.js";
@@ -11,52 +11,53 @@ export class UploadRow {
   #dismiss;
   #name;
   #bar;
-  #said;
+  #text;
   #below = el("div", { class: "below" });
 
-  /** `dismiss(job)`, where given, removes the row of a file that failed; `job` is null where it was not received. */
+  /** `dismiss(job)`, if given, removes the row of a failed file; `job` is null if the file was not received. */
   constructor(name, bytes, announcer, dismiss = null) {
     this.#name = name;
     this.#dismiss = dismiss;
     this.#announcer = announcer;
     this.#bar = say(el("progress", { max: "1" }), "file_progress", { name }, "i18nLabel");
-    this.#said = el("p", { class: "said" });
+    this.#text = el("p", { class: "said" });
     const size = bytes === null ? null : say(el("span", { class: "muted" }), "size", { size: { bytes } });
-    this.element = el("li", { class: "file" }, el("p", { class: "name" }, name, " ", size), this.#bar, this.#said, this.#below);
+    this.element = el("li", { class: "file" }, el("p", { class: "name" }, name, " ", size), this.#bar, this.#text, this.#below);
   }
 
-  /** Show a step of `intake.js`; `giveUp` stops what has not been received yet. */
+  /** Show a step of `intake.js`; `giveUp` stops a file that has not been received yet. */
   show(step, giveUp) {
     const { key, values, part } = progressOf(step);
-    say(this.#said, key, values);
+    say(this.#text, key, values);
     if (part === null) this.#bar.removeAttribute("value");
     else this.#bar.value = part;
     this.element.dataset.state = step.state;
-    const next = this.#next(step, giveUp);
-    if (next) this.#below.replaceChildren(...next);
+    const elements = this.#elementsBelow(step, giveUp);
+    if (elements) this.#below.replaceChildren(...elements);
   }
 
-  /** Say that the file was refused; `again` sends it once more. */
-  refuse(error, again) {
+  /** Show that the file was refused; `retry` sends it again. */
+  showRefusal(error, retry) {
     this.element.dataset.state = "failed";
     this.#bar.value = 1;
-    say(this.#said, "file_failed");
-    this.#below.replaceChildren(troubleLine(error), button("retry", again), ...this.#dismissal(null));
+    say(this.#text, "file_failed");
+    this.#below.replaceChildren(troubleLine(error), button("retry", retry), ...this.#dismissButton(null));
   }
 
-  /** Say that somebody gave the file up. */
-  givenUp() {
+  /** Show that the person gave the file up. */
+  showGivenUp() {
     this.element.dataset.state = "failed";
     this.#bar.value = 0;
-    say(this.#said, "given_up");
-    this.#below.replaceChildren(...this.#dismissal(null));
+    say(this.#text, "given_up");
+    this.#below.replaceChildren(...this.#dismissButton(null));
   }
 
-  #dismissal(job) {
+  #dismissButton(job) {
     return this.#dismiss ? [button("dismiss", () => void this.#dismiss(job), { values: { name: this.#name }, look: "plain" })] : [];
   }
 
-  #next({ state, received, job }, giveUp) {
+  /** Return the elements below the progress bar; null to leave them as they are. */
+  #elementsBelow({ state, received, job }, giveUp) {
     if (state === "waiting") return giveUp ? [button("give_up", giveUp, { values: { name: this.#name }, look: "plain" })] : [];
     if (state === "sending") return null;
     if (state === "back") {
@@ -68,8 +69,8 @@ export class UploadRow {
       return [link("file_review", `#/review/${encodeURIComponent(received.document_id)}/${received.version}`, { name: this.#name })];
     }
     if (state !== "failed") return [];
-    const why = reasonKey(job.reason, has);
-    this.#announcer.announce(t("heard_failed", { name: this.#name, why: t(why) }));
-    return [say(el("p", { class: "problem" }), why), detailView(job.detail) ?? "", ...this.#dismissal(job)];
+    const reason = reasonKey(job.reason, has);
+    this.#announcer.announce(t("heard_failed", { name: this.#name, why: t(reason) }));
+    return [say(el("p", { class: "problem" }), reason), detailView(job.detail) ?? "", ...this.#dismissButton(job)];
   }
 }

@@ -1,4 +1,4 @@
-// Many files at once: dropped or chosen, sent a few at a time, each followed in a row of its own.
+// Upload files, dropped or chosen: a few are sent at a time, and each has a row with its progress.
 
 import { namesIn, removeRow } from "./controls.js";
 import { byId, el } from "./dom.js";
@@ -9,14 +9,14 @@ import { Lanes } from "./lanes.js";
 import { troubleLine } from "./trouble_line.js";
 import { UploadRow } from "./upload_row.js";
 
-// A browser has six connections to a server (HTTP/1.1): one stays free for what somebody does meanwhile.
+// A browser has six connections to a server (HTTP/1.1); one stays free for the person's other requests.
 const SENDING = 2;
 const FOLLOWING = 3;
 
 export class UploadView {
   #page;
   #rows = byId("files");
-  #unfinished = new Map(); // each file's controller, and whether the server has the file
+  #unfinished = new Map(); // AbortController of each file → whether the server has received the file
 
   constructor(page) {
     this.#page = page;
@@ -32,12 +32,12 @@ export class UploadView {
 
   show() {}
 
-  /** Send nothing more of what waits: it would be refused, or go in the name of whoever enters next. */
+  /** Stop sending files: they would be refused, or sent in the name of the next person. */
   pause(error) {
-    for (const [controller, received] of this.#unfinished) if (!received) controller.abort(error);
+    for (const [controller, isReceived] of this.#unfinished) if (!isReceived) controller.abort(error);
   }
 
-  /** Forget the files of who was here and what they filled in; nothing more of them is sent. */
+  /** Remove the last person's files and fields, and stop sending. */
   clear() {
     byId("upload-fields").reset();
     byId("upload-problem").replaceChildren();
@@ -52,17 +52,18 @@ export class UploadView {
     const refusal = say(el("p", { class: "problem", role: "alert" }), "upload_one_only");
     byId("upload-problem").replaceChildren(...(isForOne ? [refusal] : []));
     if (isForOne) return;
-    for (const name of ["title", "link"]) byId(name).value = ""; // of this file, and not of the next
+    for (const name of ["title", "link"]) byId(name).value = ""; // they belong to this file only
     for (const file of files) void this.send(file, fields, this.#rows);
     byId("files-title").hidden = false;
   }
 
   #fields() {
-    const { readers, ...filled } = Object.fromEntries([...new FormData(byId("upload-fields"))].map(([name, value]) => [name, value.trim()]));
-    return { readers: namesIn(readers), ...filled };
+    const entries = [...new FormData(byId("upload-fields"))].map(([name, value]) => [name, value.trim()]);
+    const { readers, ...others } = Object.fromEntries(entries);
+    return { readers: namesIn(readers), ...others };
   }
 
-  /** Send one file with a row in `list`; return its job, or null where it was refused. */
+  /** Send one file with a row in `list`; return its job, or null if it was refused. */
   async send(file, fields, list) {
     const { api, announcer } = this.#page;
     const row = new UploadRow(file.name, file.size, announcer, (job) => this.#dismiss(row, file.name, job));
@@ -71,21 +72,21 @@ export class UploadView {
     const giveUp = () => controller.abort();
     this.#unfinished.set(controller, false);
     try {
-      const tell = (step) => {
+      const onStep = (step) => {
         if (step.received) this.#unfinished.set(controller, true);
         row.show(step, giveUp);
       };
-      // Who sends a file here wants it to answer, also where it did once and is over.
-      const wanted = { ...fields, again: "true" };
-      return await takeIn(file, wanted, { api, ...this.lanes, tell, signal: controller.signal });
+      // A file that is uploaded here shall answer, even if its version has expired.
+      const allFields = { ...fields, again: "true" };
+      return await takeIn(file, allFields, { api, ...this.lanes, onStep, signal: controller.signal });
     } catch (error) {
-      const why = controller.signal.aborted ? controller.signal.reason : error;
-      if (why.name === "AbortError") row.givenUp();
-      else this.#refused(row, why, () => this.#again(row, file, fields, list));
+      const cause = controller.signal.aborted ? controller.signal.reason : error;
+      if (cause.name === "AbortError") row.showGivenUp();
+      else this.#showRefusal(row, cause, () => this.#retry(row, file, fields, list));
       return null;
     } finally {
       this.#unfinished.delete(controller);
-      void this.#page.count();
+      void this.#page.updateCounts();
     }
   }
 
@@ -94,19 +95,19 @@ export class UploadView {
       if (job !== null) await this.#page.api.dismiss(job.job_id);
       this.#page.announcer.announce(t("dismissed", { name }));
       removeRow(row.element);
-      void this.#page.count();
+      void this.#page.updateCounts();
     } catch (error) {
       row.element.append(troubleLine(error));
       this.#page.onTokenNeeded(error);
     }
   }
 
-  #refused(row, error, again) {
-    row.refuse(error, again);
+  #showRefusal(row, error, retry) {
+    row.showRefusal(error, retry);
     this.#page.onTokenNeeded(error);
   }
 
-  #again(row, file, fields, list) {
+  #retry(row, file, fields, list) {
     row.element.remove();
     void this.send(file, fields, list);
   }
