@@ -24,7 +24,7 @@ class State(StrEnum):
 
 
 class JobState(StrEnum):
-    """The state of a job: `failed` is a fault of the file, `dead` a fault on our side that repeated attempts met."""
+    """The state of a job: `failed` is a fault of the file, `dead` a repeated fault on our side."""
 
     QUEUED = "queued"
     RUNNING = "running"
