@@ -132,8 +132,9 @@ def _cells(sheet: ReadOnlyWorksheet, part: bytes) -> Iterator[tuple[int, list[Re
         for at, cells in parser.parse():
             yield at, [ReadOnlyCell(sheet, **cell) for cell in cells]
     except (LookupError, TypeError, ValueError) as exc:
-        where = f"row {parser.row_counter} of the sheet {sheet.title}"
-        raise Unreadable(Reason.MALFORMED, f"{where} has a cell that cannot be read") from exc
+        raise Unreadable(
+            Reason.MALFORMED, f"row {parser.row_counter} of the sheet {sheet.title} has a cell that cannot be read"
+        ) from exc
 
 
 def _date_styles(book: Workbook) -> set[int]:
