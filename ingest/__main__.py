@@ -65,15 +65,9 @@ RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "
 """Ray would send usage statistics and draw its own progress bars."""
 
 USER_FACING_ERRORS = (
-    BatchStopped,
-    EmbeddingUnavailable,
-    IndexRefused,
-    ManifestError,
-    ParserUnavailable,
-    PortTaken,
-    TlsRefused,
+    BatchStopped, EmbeddingUnavailable, IndexRefused, ManifestError, ParserUnavailable, PortTaken, TlsRefused,
     WeightsMissing,
-)
+)  # fmt: skip
 """Errors whose message is printed as is."""
 
 
@@ -124,11 +118,10 @@ def load_command(  # noqa: PLR0917 - typer calls it, by name
     """Load documents; to continue after an interruption, run the same command again."""
     settings = settings_or_exit()
     if url is not None:
-        if token is None or (approved_by is not None and approver_token is None):
-            needed = (
-                "--token" if token is None else "--approver-token: the API takes an approval only from its approver"
-            )
-            raise _usage(f"--url needs {needed}.")
+        if token is None:
+            raise _usage("--url needs --token.")
+        if approved_by is not None and approver_token is None:
+            raise _usage("--url needs --approver-token: the API takes an approval only from its approver.")
         _load(paths, open_api(url, token, approver_token), settings)
         return
     if tenant is None:
@@ -211,15 +204,17 @@ def _load(places: list[str], target: AbstractAsyncContextManager[Target], settin
             source = stack.enter_context(open_source(places, settings.blob_tls))
         except ManifestError as exc:
             raise _usage(str(exc)) from exc
-        outcomes = run_or_exit(_loaded(source, target, console))
+        outcomes = run_or_exit(_open_and_load(source, target, console))
     print_summary(outcomes, console, ZoneInfo(settings.pipeline.zone))
     if any(outcome.reason is not None for outcome in outcomes):
         raise typer.Exit(1)
 
 
-async def _loaded(source: Source, target: AbstractAsyncContextManager[Target], console: Console) -> list[LoadOutcome]:
-    async with target as opened:
-        return await load(source, opened, LoadDisplay(console))
+async def _open_and_load(
+    source: Source, target: AbstractAsyncContextManager[Target], console: Console
+) -> list[LoadOutcome]:
+    async with target as open_target:
+        return await load(source, open_target, LoadDisplay(console))
 
 
 @app.command()
@@ -365,7 +360,7 @@ def rebuild_command() -> None:
 async def _rebuild(settings: Settings, console: Console) -> bool:
     _require_database(settings)
     async with open_services(settings, works_jobs=False) as services:
-        tally = await rebuild(services, _printing(console))
+        tally = await rebuild(services, _report_to(console))
     console.print(f"{tally.written} of {tally.total} versions written again, {len(tally.failed)} failed.")
     return not tally.failed
 
@@ -382,16 +377,16 @@ def reindex_command() -> None:
 async def _reindex(settings: Settings, console: Console) -> bool:
     _require_database(settings)
     async with open_services(settings, works_jobs=False, any_embedder=True) as services:
-        tally = await reindex(services, _printing(console))
+        tally = await reindex(services, _report_to(console))
         collection = services.index.collection
     state = "stays" if tally.failed else "answers now"
     console.print(f"{tally.written} versions written, {len(tally.failed)} failed; {collection} {state}.")
     return not tally.failed
 
 
-def _printing(console: Console) -> ReportVersion:
-    def report(key: VersionKey, n: int, of: int, result: str) -> None:
-        console.print(f"[{n}/{of}] {key}: {result}", markup=False, soft_wrap=True)
+def _report_to(console: Console) -> ReportVersion:
+    def report(key: VersionKey, number: int, total: int, result: str) -> None:
+        console.print(f"[{number}/{total}] {key}: {result}", markup=False, soft_wrap=True)
 
     return report
 

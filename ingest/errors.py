@@ -69,10 +69,10 @@ class DuplicateContent(IngestError):
     code, status, title = "duplicate_content", 409, "This file was already uploaded with other metadata"
 
     def __init__(self, document_id: str, version: int, *, is_over: bool = False) -> None:
-        sentence = f"the same file is already version {version} of {document_id!r}, with other metadata"
-        super().__init__(
-            f"{sentence}; that version has ended: upload with again=true to make a new version" if is_over else sentence
-        )
+        detail = f"the same file is already version {version} of {document_id!r}, with other metadata"
+        if is_over:
+            detail += "; that version has ended: upload with again=true to make a new version"
+        super().__init__(detail)
         self.document_id = document_id
         self.version = version
 

@@ -93,11 +93,7 @@ class Worker:
             return None
 
     async def _require_current_embedder(self) -> None:
-        """Check every second that our embedder filled the live collection, until cancelled.
-
-        Raises:
-            EmbedderMismatch: another embedder did, so searches would not find the passages that this worker writes.
-        """
+        """Raise EmbedderMismatch once another embedder fills the live collection: searches won't find our passages."""
         while True:
             await anyio.sleep(EMBEDDER_CHECK_SECONDS)
             with suppress(IndexUnavailable):

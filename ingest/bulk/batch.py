@@ -2,8 +2,8 @@
 
     receive ──▶ Ray: read → embed (a worker per core) ──▶ here: upsert → verify
 
-Ray only computes. Claims, writes and decisions stay in this process, as in `ingest.bulk.local`, so a second run skips
-finished documents and a worker may take jobs at the same time (docs/decisions/0013-batch.md).
+Ray only computes. This process claims, writes and decides, as in `ingest.bulk.local`, so a second run skips finished
+documents, and a worker may run jobs at the same time (docs/decisions/0013-batch.md).
 """
 
 import logging
@@ -33,7 +33,7 @@ from ingest.services import Services
 from knowledge.passage import Passage
 
 MOST_BLOCKS = 1000
-DOCUMENTS_A_BATCH = 8  # most have few passages, and the embedder is fastest with dozens
+DOCUMENTS_A_BATCH = 8  # most documents have few passages, and the embedder is fastest with dozens of passages
 
 
 class Cluster(BaseModel, frozen=True):
@@ -52,29 +52,22 @@ class RayTarget(LocalTarget):
         self._settings = settings
 
     async def prepare(self, pending: Sequence[Pending]) -> AsyncGenerator[Pending]:
-        """Yield each file once its passages are embedded.
-
-        Raises:
-            BatchStopped: Ray doesn't start, or fails.
-        """
+        """Yield each file once its passages are embedded; raise BatchStopped if Ray doesn't start, or fails."""
         if not pending:
             return
         versions = [await self.services.catalogue.version(key_of(file.outcome)) for file in pending]
-        with _translated(), connected(self._cluster):
+        with _translate_errors(), connected(self._cluster):
             rows = iter(embedded_documents(versions, self._settings).iter_rows())
             # If cancelled, the thread is abandoned; it ends when Ray does.
-            while (row := await anyio.to_thread.run_sync(next, rows, None, abandon_on_cancel=True)) is not None:
+            next_row = partial(anyio.to_thread.run_sync, next, rows, None, abandon_on_cancel=True)
+            while (row := await next_row()) is not None:
                 document = msgspec.json.decode(row["result"], type=EmbeddedDocument)
                 yield replace(pending[row["document"]], write=partial(write_embedded, document))
 
 
 @contextmanager
 def connected(cluster: Cluster) -> Generator[None]:
-    """Connect to Ray while the block runs; a Ray started for the block stops with it.
-
-    Raises:
-        BatchStopped: Ray doesn't start, or the cluster doesn't answer.
-    """
+    """Connect to Ray while the block runs, or raise BatchStopped; a Ray that is started here stops with the block."""
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
         stack.callback(ray.shutdown)
@@ -82,9 +75,9 @@ def connected(cluster: Cluster) -> Generator[None]:
             _connect(cluster, folder)
         except Exception as exc:  # Ray raises a plain Exception if a node starts too slowly
             cause = str(exc).strip().partition("\n")[0] or type(exc).__name__
-            failure = (
-                f"the Ray cluster at {cluster.address} does not answer" if cluster.address else "Ray does not start"
-            )
+            failure = "Ray does not start"
+            if cluster.address is not None:
+                failure = f"the Ray cluster at {cluster.address} does not answer"
             raise BatchStopped(f"{failure}: {cause}; nothing is lost, and the same command continues") from exc
         ray.data.DataContext.get_current().enable_progress_bars = False
         for name in ("ray", "ray.data"):
@@ -146,7 +139,7 @@ async def write_embedded(
 
 
 @contextmanager
-def _translated() -> Generator[None]:
+def _translate_errors() -> Generator[None]:
     """Raise BatchStopped for errors that end Ray's work."""
     try:
         yield

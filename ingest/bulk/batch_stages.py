@@ -60,18 +60,18 @@ class ReadAndEmbed:
     def __call__(self, rows: Columns) -> Columns:
         """Return an `EmbeddedDocument` (JSON) as `result` for each `version` (JSON)."""
         versions = [msgspec.json.decode(bytes(version), type=Version) for version in rows["version"]]
-        results = [msgspec.json.encode(document) for document in self._loop.run(self._embedded(versions))]
+        results = [msgspec.json.encode(document) for document in self._loop.run(self._read_and_embed(versions))]
         return {"document": rows["document"], "result": np.array(results, dtype=object)}
 
-    async def _embedded(self, versions: Sequence[Version]) -> list[EmbeddedDocument]:
+    async def _read_and_embed(self, versions: Sequence[Version]) -> list[EmbeddedDocument]:
         documents = [await self._read(version) for version in versions]
         texts = [indexed_text(passage) for document in documents for passage in document.passages]
-        vectors = iter(await self._embedder.embed_passages(texts))
-        of_each = [list(islice(vectors, len(document.passages))) for document in documents]
-        return [
-            replace(document, vectors=np.asarray(own, np.float32).tobytes())
-            for document, own in zip(documents, of_each, strict=True)
-        ]
+        all_vectors = iter(await self._embedder.embed_passages(texts))
+        embedded: list[EmbeddedDocument] = []
+        for document in documents:
+            vectors = np.asarray(list(islice(all_vectors, len(document.passages))), np.float32)
+            embedded.append(replace(document, vectors=vectors.tobytes()))
+        return embedded
 
     async def _read(self, version: Version) -> EmbeddedDocument:
         try:

@@ -167,28 +167,28 @@ class _Load:
     async def approve(self) -> None:
         """Approve the drafts, one document at a time."""
         drafts = [(n, outcome) for n, outcome in enumerate(self.outcomes) if outcome.is_draft]
-        for _, group in groupby(drafts, key=lambda draft: draft[1].key and draft[1].key.document_id):
-            of_document = list(group)
+        for _, group in groupby(drafts, key=lambda draft: draft[1].document_id):
+            document_drafts = list(group)
             if self._is_stopped:
-                decided = [LoadOutcome.not_tried(outcome.file) for _, outcome in of_document]
+                outcomes = [LoadOutcome.not_tried(outcome.file) for _, outcome in document_drafts]
             else:
-                decided = await self._target.approve([outcome for _, outcome in of_document])
-            for (position, _), outcome in zip(of_document, decided, strict=True):
+                outcomes = await self._target.approve([outcome for _, outcome in document_drafts])
+            for (position, _), outcome in zip(document_drafts, outcomes, strict=True):
                 self.outcomes[position] = outcome
                 self._count(outcome)
 
     async def wait_until_active(self) -> None:
         """Wait until versions that start within SOON_SECONDS are active."""
-        started_at = time.time()
-        soon = {n: o.visible_from for n, o in enumerate(self.outcomes) if _begins_within(o, started_at + SOON_SECONDS)}
-        latest = max([started_at, *filter(None, soon.values())])
-        with anyio.move_on_after(latest - started_at + _CLOCKS_DIFFER_SECONDS):
-            while soon:
-                for n in list(soon):
+        now = time.time()
+        starts = {n: o.visible_from for n, o in enumerate(self.outcomes) if _begins_before(o, now + SOON_SECONDS)}
+        latest = max([now, *filter(None, starts.values())])
+        waiting = list(starts)
+        with anyio.move_on_after(latest - now + _CLOCKS_DIFFER_SECONDS):
+            while waiting:
+                for n in waiting:
                     self.outcomes[n] = await attempt(self.outcomes[n], self._target.current(self.outcomes[n]))
-                    if self.outcomes[n].state is not State.APPROVED:
-                        del soon[n]
-                if soon:
+                waiting = [n for n in waiting if self.outcomes[n].state is State.APPROVED]
+                if waiting:
                     await anyio.sleep(POLL_SECONDS)
 
     def _end(self, position: int, outcome: LoadOutcome) -> None:
@@ -197,14 +197,18 @@ class _Load:
         self._count(outcome)
 
     def _count(self, outcome: LoadOutcome) -> None:
-        if not self._is_stopped:
-            self._unavailable_in_a_row = self._unavailable_in_a_row + 1 if outcome.reason == UNAVAILABLE else 0
+        if self._is_stopped:
+            return
+        if outcome.reason == UNAVAILABLE:
+            self._unavailable_in_a_row += 1
+        else:
+            self._unavailable_in_a_row = 0
 
     @property
     def _is_stopped(self) -> bool:
         return self._unavailable_in_a_row >= MOST_UNAVAILABLE
 
 
-def _begins_within(outcome: LoadOutcome, until: float) -> bool:
+def _begins_before(outcome: LoadOutcome, until: float) -> bool:
     is_approved = outcome.state is State.APPROVED and outcome.reason is None
     return is_approved and outcome.visible_from is not None and outcome.visible_from < until

@@ -79,9 +79,9 @@ class LocalTarget:
         return draft
 
     async def _approve(self, draft: LoadOutcome, decision: ApprovalDecision) -> LoadOutcome:
-        """Approve a draft with the dates given with its file, the only ones the approver has seen."""
-        given = draft.file.metadata
-        seen = Seen(effective_from=given.effective_from, effective_until=given.effective_until)
+        """Approve a draft if it still has the dates of its file, which the approver has seen."""
+        metadata = draft.file.metadata
+        seen = Seen(effective_from=metadata.effective_from, effective_until=metadata.effective_until)
         await approve(key_of(draft), decision, self.services, seen)
         return await self.current(draft)
 

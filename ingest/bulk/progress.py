@@ -37,16 +37,20 @@ class LoadOutcome:
         return cls(file=file, reason=NOT_TRIED)
 
     @property
+    def document_id(self) -> str | None:
+        """The document of a received file."""
+        return self.key.document_id if self.key else None
+
+    @property
     def is_draft(self) -> bool:
         """Whether it is waiting for approval."""
         return self.state is State.INDEXED and self.reason is None
 
     def __str__(self) -> str:
-        if self.reason is not None:
-            return (
-                f"{self.file.name}: {self.reason}: {self.detail}" if self.detail else f"{self.file.name}: {self.reason}"
-            )
-        return f"{self.file.name}: {self.passages} passages, {self._history}"
+        if self.reason is None:
+            return f"{self.file.name}: {self.passages} passages, {self._history}"
+        detail = f": {self.detail}" if self.detail else ""
+        return f"{self.file.name}: {self.reason}{detail}"
 
     @property
     def _history(self) -> str:
@@ -63,18 +67,19 @@ class LoadDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._documents = self._done = self._passages = 0
-        self._begun = time.monotonic()
+        self._started_at = time.monotonic()
 
     def begin(self, documents: int) -> None:
         """Show the number of files to load."""
-        self._documents, self._begun = documents, time.monotonic()
+        self._documents = documents
+        self._started_at = time.monotonic()
         self._print(f"loading {documents} documents")
 
     def end(self, outcome: LoadOutcome) -> None:
         """Show the outcome of one file."""
         self._done += 1
         self._passages += 0 if outcome.was_there else outcome.passages
-        rate = self._passages / max(time.monotonic() - self._begun, 1e-3)
+        rate = self._passages / max(time.monotonic() - self._started_at, 1e-3)
         self._print(f"[{self._done}/{self._documents}] {outcome} ({rate:.1f} passages/s)")
 
     def _print(self, line: str) -> None:

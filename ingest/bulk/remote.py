@@ -57,11 +57,7 @@ class ApiTarget:
         self._approver_token = approver_token
 
     async def check(self) -> None:
-        """Check that the API accepts the token.
-
-        Raises:
-            ApiRefused: it doesn't accept it, or doesn't answer.
-        """
+        """Check that the API answers and accepts the token; raise ApiRefused otherwise."""
         await self._call("GET", "/v1/documents?limit=1")
 
     async def receive(self, file: SourceFile) -> LoadOutcome:
@@ -82,15 +78,15 @@ class ApiTarget:
 
     async def index(self, pending: Pending) -> LoadOutcome:
         """Poll the job until it ends; tolerate PATIENCE_SECONDS without an answer."""
-        answered = anyio.current_time()
+        last_answer_at = anyio.current_time()
         while True:
             try:
                 job = _Job.model_validate_json(await self._call("GET", f"/v1/jobs/{pending.outcome.job_id}"))
                 if job.state in (JobState.DONE, JobState.FAILED, JobState.DEAD):
                     return await self.current(pending.outcome)
-                answered = anyio.current_time()
+                last_answer_at = anyio.current_time()
             except ApiRefused as exc:
-                if not exc.retryable or anyio.current_time() - answered >= PATIENCE_SECONDS:
+                if not exc.retryable or anyio.current_time() - last_answer_at >= PATIENCE_SECONDS:
                     raise
             await anyio.sleep(POLL_SECONDS)
 
@@ -123,7 +119,7 @@ class ApiTarget:
                 if response.status < 300:
                     return answer
         except ValueError as exc:  # includes aiohttp.InvalidURL
-            raise ApiRefused("bad_request", "--url or --token holds what no request can carry") from exc
+            raise ApiRefused("bad_request", "--url or --token has a character that a request cannot carry") from exc
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise ApiRefused("unavailable", "the API at the --url address does not answer", retryable=True) from exc
         if response.status < 400:
@@ -137,11 +133,7 @@ class ApiTarget:
 
 @asynccontextmanager
 async def open_api(url: str, token: str, approver_token: str | None) -> AsyncGenerator[ApiTarget]:
-    """Open a running API with the uploader's and the approver's tokens.
-
-    Raises:
-        ApiRefused: its URL is invalid, it can't be reached, or it doesn't accept the token.
-    """
+    """Open a running API with the uploader's and the approver's tokens; raise ApiRefused if it can't be used."""
     async with _session(url) as http:
         target = ApiTarget(http, token, approver_token)
         await target.check()

@@ -63,7 +63,8 @@ class Bucket:
         """
         with storage_errors("the bucket cannot be read"):
             keys = await anyio.to_thread.run_sync(self._s3.find, self._root)
-        names = sorted(name for key in keys if (name := str(key).removeprefix(self._root).lstrip("/")))
+        relative_names = (str(key).removeprefix(self._root).lstrip("/") for key in keys)
+        names = sorted(name for name in relative_names if name)
         if MANIFEST in names:
             await self._fetch(MANIFEST)
             return await anyio.to_thread.run_sync(lambda: in_load_order(manifest_files(self._folder)))
@@ -72,11 +73,7 @@ class Bucket:
 
     @asynccontextmanager
     async def on_disk(self, file: SourceFile) -> AsyncGenerator[None]:
-        """Keep a file at its path on the local disk while the block runs.
-
-        Raises:
-            StorageUnavailable: it cannot be fetched.
-        """
+        """Keep a file at its path on the local disk while the block runs; raise StorageUnavailable."""
         await self._fetch(file.name)
         try:
             yield
@@ -93,11 +90,7 @@ class Bucket:
 
 @contextmanager
 def open_source(places: Sequence[str], tls: TlsSettings) -> Iterator[Source]:
-    """Open local files and folders, or one `s3://bucket/prefix`.
-
-    Raises:
-        ManifestError: as `find_files`.
-    """
+    """Open local files and folders, or one `s3://bucket/prefix`; raise ManifestError as `find_files`."""
     if len(places) != 1 or not places[0].startswith("s3://"):
         yield LocalFiles(find_files([Path(place) for place in places]))
         return

@@ -53,10 +53,7 @@ class ChangedWindows:
 
 
 class Approvals:
-    """Carries decisions out; days begin in the bank's zone.
-
-    Every method raises NotFound if there is no such version.
-    """
+    """Carries decisions out, or raises NotFound if there is no such version; days begin in the bank's zone."""
 
     def __init__(self, catalogue: Catalogue, zone: ZoneInfo) -> None:
         self._catalogue = catalogue

@@ -109,10 +109,8 @@ class Catalogue:
     async def receive(self, upload: Upload, *, now: float) -> Received:
         """Register an upload: the same bytes and metadata are the same version, and a failed one is queued again.
 
-        If the version with these bytes has expired, `again` makes a new one; if it was withdrawn, a new one is made.
-
-        Raises:
-            DuplicateContent: the tenant has the same bytes with other metadata.
+        The bytes of a withdrawn version become a new version, and with `again` those of an expired one. Raises
+        DuplicateContent if the tenant has the same bytes with other metadata.
         """
         return await self._retry_on_conflict(self._receive, upload, now)
 
@@ -178,10 +176,7 @@ class Catalogue:
             return {State(state): count for state, count in await connection.execute(query)}
 
     async def in_state(self, tenant: str, state: State, *, limit: int, after: tuple[str, int]) -> list[Version]:
-        """Return at most `limit` of a tenant's versions in a stored state, in the order of (document, version).
-
-        They start behind the pair `after`.
-        """
+        """Return at most `limit` of a tenant's versions in a stored state, those behind (document, version) `after`."""
         order = (VERSIONS.c.document_id, VERSIONS.c.version)
         query = select(VERSIONS).where(VERSIONS.c.tenant == tenant, VERSIONS.c.state == state, tuple_(*order) > after)
         async with self.read() as connection:

@@ -22,10 +22,7 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A filter of documents by their latest version, and their order.
-
-    Each of `words` must be in its title, product, file name or id.
-    """
+    """A filter and an order of documents; each of `words` must be in the title, product, file name or id."""
 
     words: str = ""
     state: State | None = None

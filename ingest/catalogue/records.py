@@ -64,8 +64,7 @@ async def add_version(
 ) -> None:
     """Insert a version with its job, and make it the version of its content in place of `instead_of`.
 
-    Raises:
-        IntegrityError: another transaction has received the same content.
+    Raises IntegrityError if another transaction has received the same content.
     """
     await connection.execute(insert(VERSIONS).values(**rows.new_version(key, upload, now)))
     name = {"document_id": key.document_id, "version": key.version}

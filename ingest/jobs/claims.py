@@ -65,12 +65,7 @@ class JobClaims:
         return None if row is None else rows.to_job(row)
 
     async def retry(self, job_id: str, *, tenant: str, now: float) -> Job:
-        """Queue a failed job or a dead letter again, from the start; an unfinished one is unchanged.
-
-        Raises:
-            NotFound: the tenant has no such job.
-            WrongState: it is done, or its version was withdrawn.
-        """
+        """Queue a failed job or a dead letter again; raise NotFound, or WrongState if it is done or withdrawn."""
         async with self._catalogue.write() as connection:
             job = rows.to_job(await self._of_tenant(connection, tenant, job_id))
             if job.state in (JobState.QUEUED, JobState.RUNNING):

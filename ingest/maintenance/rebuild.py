@@ -44,8 +44,7 @@ async def rebuild(services: Services, report: ReportVersion) -> Tally:
 async def reindex(services: Services, report: ReportVersion) -> Tally:
     """Fill the next collection and switch all services to it; if a version fails, they keep the current one.
 
-    Raises:
-        EmbedderMismatch: another embedder has started to fill it.
+    Raises EmbedderMismatch if another embedder has started to fill it.
     """
     new_index = await services.index.next_index()
     done: PassageCounts = {}

@@ -40,12 +40,7 @@ class TenantStatus:
 async def read_status(
     catalogue: Catalogue, job_claims: JobClaims, blobs: Blobs, tenant: str, *, now: float
 ) -> TenantStatus:
-    """Return a tenant's status.
-
-    Raises:
-        CatalogueUnavailable: the database cannot be reached.
-        StorageUnavailable: the store of originals cannot be reached.
-    """
+    """Return a tenant's status; raise CatalogueUnavailable or StorageUnavailable."""
     jobs, oldest = await job_claims.counts(tenant)
     originals = await blobs.stored_before(now - UNDER_WAY_SECONDS)
     return TenantStatus(

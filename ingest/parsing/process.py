@@ -183,11 +183,7 @@ class Parser:
             return server.pid
 
     async def restrictions(self) -> tuple[Restriction, ...]:
-        """Return the restrictions on the reading process.
-
-        Raises:
-            ParserUnavailable: it doesn't start, or required restrictions are missing.
-        """
+        """Return the restrictions on the server's forks; raise ParserUnavailable if it can't start, or lacks some."""
         async with self._one_at_a_time:
             await self._ready_server()
         return self._restrictions or ()
