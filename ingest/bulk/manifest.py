@@ -68,9 +68,10 @@ def in_load_order(files: Iterable[SourceFile]) -> list[SourceFile]:
     by_name: dict[str, SourceFile] = {}
     order: dict[str, int] = {}
     for file in by_path.values():
-        if file.document_id is None and by_name.setdefault(file.name, file) is not file:
-            same = f"{by_name[file.name].path} and {file.path} are both named {file.name}"
-            raise ManifestError(f"{same}: load a folder that contains both, or give them ids in a {MANIFEST}")
+        other = by_name.setdefault(file.name, file) if file.document_id is None else file
+        if other is not file:
+            problem = f"{other.path} and {file.path} are both named {file.name}"
+            raise ManifestError(f"{problem}: load a folder that contains both, or give them ids in a {MANIFEST}")
         order.setdefault(file.document_id or file.name, len(order))
     return sorted(
         by_path.values(),

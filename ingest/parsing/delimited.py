@@ -72,8 +72,8 @@ def _regular_rows(lines: Sequence[str], delimiter: str) -> tuple[int, int] | Non
     width, count = Counter(len(row) for row in wide).most_common(1)[0]
     regular = [row for row in wide if len(row) == width]
     is_list = delimiter != "\t" and _LIST_ITEM.match(regular[0][0])
-    has_only_numbers_cut = delimiter == "," and all(map(_cuts_number, regular))
-    if count < REGULAR * len(wide) or is_list or has_only_numbers_cut:
+    commas_are_in_numbers = delimiter == "," and all(map(_cuts_number, regular))
+    if count < REGULAR * len(wide) or is_list or commas_are_in_numbers:
         return None
     return count, width
 

@@ -166,6 +166,7 @@ def _frames(outer: Table, inner: Table) -> bool:
 
 
 def _table(drawn: Sequence[_Cell], letters: Sequence[PlacedLetter]) -> Table | None:
+    """Return the table with these cells; None if they are only a frame, or if their border splits text."""
     columns = _edges([cell[0] for cell in drawn])
     rows = _edges([cell[1] for cell in drawn])
     if len(columns) < 2 or len(rows) < 2:
@@ -218,9 +219,11 @@ def _splits_text(inside: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]
     ]
     if any(map(_are_in_one_word, split_pairs)):
         return True
+    if not split_pairs:
+        return False
     boxes = [letter.box for pair in split_pairs for letter in pair if letter.index in indices]
-    bottoms = [box.bottom for box in boxes] or [0]
-    return max(bottoms) - min(bottoms) > max((box.top - box.bottom for box in boxes), default=0)
+    tallest = max(box.top - box.bottom for box in boxes)
+    return max(box.bottom for box in boxes) - min(box.bottom for box in boxes) > tallest
 
 
 def _are_on_one_line(before: Box, after: Box) -> bool:

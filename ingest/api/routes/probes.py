@@ -55,6 +55,7 @@ async def _ping_embedder(index: Index) -> None:
 
 
 async def _state(ping: Callable[[], Awaitable[None]]) -> str:
+    """Return "ok", "unavailable", "empty" (the index was lost) or "former" (another embedder filled the index)."""
     try:
         with anyio.fail_after(_DEADLINE_SECONDS):
             await ping()
