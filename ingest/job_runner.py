@@ -26,12 +26,9 @@ from knowledge.index import IndexUnavailable as IndexAway
 from telemetry.groups import first_failure
 
 FIRST_WAIT_SECONDS = 2.0
-REPORT_SECONDS = 0.5
-"""The minimum time between progress reports written to a job's row."""
-UNAVAILABLE = "unavailable"
-"""Failure reason of a document whose job failed because a dependency was unavailable."""
-TRANSIENT = (IngestError, IndexAway, EmbeddingUnavailable)
-"""Failures that may be temporary, so the job is retried."""
+REPORT_SECONDS = 0.5  # the minimum time between progress reports written to a job's row
+UNAVAILABLE = "unavailable"  # failure reason of a document whose job failed because a dependency was unavailable
+TRANSIENT = (IngestError, IndexAway, EmbeddingUnavailable)  # failures that may be temporary, so the job is retried
 
 log = structlog.get_logger(__name__)
 
@@ -99,6 +96,7 @@ class _HeldClaim:
 
 
 async def _attempt(job: Job, services: Services, report: Report, write: Write | None) -> Version | None:
+    """Index the job's version and end the job, or queue it for another attempt."""
     try:
         version = await index_version(job.key, services, report, write)
     except ClaimLost:

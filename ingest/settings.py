@@ -22,8 +22,7 @@ from knowledge.tls import SYSTEM_TLS, Connection, EncryptedSettings, TlsSettings
 from telemetry.logs import LogLevel
 from telemetry.setup import TraceSettings
 
-READ_SECONDS = 10.0
-"""Deadline of an index read: no customer is waiting, and a busy disk should not fail a document."""
+READ_SECONDS = 10.0  # deadline of an index read: no customer is waiting, and a busy disk should not fail a document
 
 
 class Settings(EncryptedSettings):

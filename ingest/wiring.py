@@ -33,10 +33,8 @@ from telemetry.groups import first_failure
 from telemetry.ocsf import Code
 from telemetry.siem import open_siem
 
-MOST_DOWNLOADS = 4
-"""Concurrent downloads of originals by staff; each needs a copy on disk."""
-MOST_EMBED_WORKERS = 4
-"""Embedding threads when the machine has no other work; each additional one takes 110 MB."""
+MOST_DOWNLOADS = 4  # concurrent downloads of originals by staff; each needs a copy on disk
+MOST_EMBED_WORKERS = 4  # embedding threads when the machine has no other work; each additional one takes 110 MB
 
 
 @asynccontextmanager

@@ -24,10 +24,8 @@ from telemetry.supervision import contained, supervise
 
 SWEEP_SECONDS = 5.0
 POLL_SECONDS = 0.5
-LATE_SECONDS = 60.0
-"""Within this time, an index write that began before a decision finishes, or its process ends."""
-MOST_EARLIER_DECISIONS = 500
-"""Number of decisions before its start that a worker checks."""
+LATE_SECONDS = 60.0  # within this time, an index write that began before a decision finishes, or its process ends
+MOST_EARLIER_DECISIONS = 500  # number of decisions before its start that a worker checks
 RECONNECT_SECONDS = 1.0
 EMBEDDER_CHECK_SECONDS = 1.0
 COMPARE_SECONDS = 60.0
@@ -68,6 +66,7 @@ class Worker:
             await anyio.sleep(RECONNECT_SECONDS)
 
     async def _run_jobs(self, group: TaskGroup) -> None:
+        """Claim jobs and run them in the task group, until cancelled."""
         capacity = anyio.Semaphore(self._services.settings.at_once)
 
         async def run_job_and_release(job: Job) -> None:

@@ -26,10 +26,8 @@ from knowledge.embedding import EmbeddingUnavailable
 from knowledge.index import IndexUnavailable
 from telemetry.groups import first_failure
 
-MOST_UNAVAILABLE = 3
-"""A load stops after this many consecutive documents fail because a dependency is unavailable."""
-SOON_SECONDS = 10.0
-"""A load waits for versions that become active within this time."""
+MOST_UNAVAILABLE = 3  # a load stops after this many consecutive documents fail because a dependency is unavailable
+SOON_SECONDS = 10.0  # a load waits for versions that become active within this time
 POLL_SECONDS = 0.2
 _CLOCKS_DIFFER_SECONDS = 1.0
 

@@ -13,8 +13,7 @@ from rich.table import Table
 from ingest.bulk.manifest import SourceFile
 from ingest.catalogue import State, VersionKey
 
-NOT_TRIED = "not_tried"
-"""The reason of a document that was not tried because the load stopped."""
+NOT_TRIED = "not_tried"  # the reason of a document that was not tried because the load stopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,7 @@ from ingest.bulk.manifest import SourceFile
 from ingest.bulk.progress import LoadOutcome
 from ingest.catalogue import JobState, Metadata, State, VersionKey
 
-PATIENCE_SECONDS = 60.0
-"""How long a job is polled while the API is unavailable; covers a restart."""
+PATIENCE_SECONDS = 60.0  # how long a job is polled while the API is unavailable; covers a restart
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=120)
 
 
@@ -109,6 +108,7 @@ class ApiTarget:
         body: aiohttp.FormData | aiohttp.JsonPayload | None = None,
         token: str | None = None,
     ) -> bytes:
+        """Return the body of a successful reply; raise ApiRefused for any other reply, or without one."""
         try:
             headers = {"authorization": f"Bearer {token or self._token}"}
             # Documents and tokens must not follow a redirect to another address.

@@ -13,10 +13,8 @@ from zoneinfo import ZoneInfo
 from ingest.catalogue.versions import Metadata, State, Version, Window, WindowWritten
 from ingest.errors import WrongState
 
-NOTICE_SECONDS = 2.0
-"""Time from an approval to the version's start, in which the window is written to all its points."""
-LEAST_NOTICE_SECONDS = 1.0
-"""A version whose start is nearer than this when the writing begins is postponed."""
+NOTICE_SECONDS = 2.0  # time from an approval to the version's start, in which the window is written to all its points
+LEAST_NOTICE_SECONDS = 1.0  # a version whose start is nearer than this when the writing begins is postponed
 
 
 def midnight(day: date, zone: ZoneInfo) -> float:

@@ -17,8 +17,7 @@ RENEW_SECONDS = 5.0
 MOST_ATTEMPTS = 3
 MOST_CANDIDATES = 20
 """Number of oldest free jobs that a worker tries to claim; another worker may claim each of them first."""
-MOST_AHEAD_SECONDS = 60.0
-"""Maximum time ahead of any claim or wait; a later end means that the clock was set back."""
+MOST_AHEAD_SECONDS = 60.0  # maximum time ahead of any claim or wait; a later end means that the clock was set back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,7 @@ from ingest.jobs import JobClaims
 from ingest.uploads import Blobs
 from knowledge.index_state import IndexState
 
-UNDER_WAY_SECONDS = 3600.0
-"""Originals younger than this may belong to an upload in progress."""
+UNDER_WAY_SECONDS = 3600.0  # originals younger than this may belong to an upload in progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

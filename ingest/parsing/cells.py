@@ -76,6 +76,7 @@ def shows_weekday(number_format: str) -> bool:
 
 
 def _number(value: float, number_format: str) -> str:
+    """Format a number with the section of the number format that is for it."""
     sections = _sections(number_format)
     index = _section_index(value, sections)
     if index is None:
@@ -124,6 +125,7 @@ def _hides(value: Value, number_format: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _sections(number_format: str) -> tuple[_Section, ...]:
+    """Split a number format at its semicolons, without those in literal text."""
     if not _BRACKETS.sub("", number_format):  # only a colour
         return _sections("General")
     outline = _LITERAL.sub(lambda literal: "\0" * len(literal[0]), number_format)  # a literal may contain ";" or codes

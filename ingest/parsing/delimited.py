@@ -91,6 +91,7 @@ def _is_markdown(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
 
 
 def _is_prose(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
+    """Return whether the cells are parts of sentences whose commas look like delimiters."""
     cells = [cell for row in rows for cell in row]
     if sum(map(len, cells)) > PROSE * len(cells):
         return True

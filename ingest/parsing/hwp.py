@@ -24,8 +24,7 @@ from ingest.parsing.parsed import Format, LeftOut, Parsed, Reason, Unreadable, o
 from ingest.parsing.superscripts import as_superscript
 from ingest.parsing.text import first_heading
 
-MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-"""The first bytes of an OLE container."""
+MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # the first bytes of an OLE container
 _ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
 _OUTLOOK_STREAM = re.compile(r"__properties_version1\.0|__substg1\.0_", re.IGNORECASE)
 _PASSWORD, _DISTRIBUTION, _DRM = 1 << 1, 1 << 2, 1 << 4

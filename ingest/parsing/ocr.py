@@ -84,6 +84,7 @@ def recognise(picture: Picture, languages: str, *, seconds: int = CPU_SECONDS) -
 
 
 def _tesseract(picture: Picture, *options: str, seconds: int = CPU_SECONDS) -> str:
+    """Return tesseract's output for a picture; "" if it can't read the picture."""
     program = shutil.which("tesseract")
     if program is None:
         raise Unreadable(
@@ -91,7 +92,7 @@ def _tesseract(picture: Picture, *options: str, seconds: int = CPU_SECONDS) -> s
         )
     command = [program, "stdin", "stdout", "--dpi", f"{picture.dpi:.0f}", *options]
     with _memory_lent_to_child():
-        done = subprocess.run(  # noqa: S603  the program is found on PATH, the arguments are ours
+        result = subprocess.run(  # noqa: S603  the program is found on PATH, the arguments are ours
             command,
             input=picture.pixmap,
             capture_output=True,
@@ -99,15 +100,15 @@ def _tesseract(picture: Picture, *options: str, seconds: int = CPU_SECONDS) -> s
             env={"OMP_THREAD_LIMIT": "1", "LC_ALL": "C.UTF-8"},
             preexec_fn=partial(_limit, seconds),  # safe: the forking process has one thread
         )
-    if done.returncode < 0:
+    if result.returncode < 0:
         raise Unreadable(Reason.TOO_SLOW, "recognising the characters of a page took too much time or memory")
-    if b"Failed loading language" in done.stderr:  # with several languages tesseract continues without the missing one
+    if (
+        b"Failed loading language" in result.stderr
+    ):  # with several languages tesseract continues without the missing one
         raise Unreadable(
             Reason.EMPTY_TEXT, f"it has pages that are pictures, and tesseract lacks a language: {INSTALL}"
         )
-    if done.returncode > 0:  # a picture that tesseract can't read counts as a page without text
-        return ""
-    return done.stdout.decode("utf-8", "replace")
+    return result.stdout.decode("utf-8", "replace") if result.returncode == 0 else ""
 
 
 @contextmanager

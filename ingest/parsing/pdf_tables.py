@@ -84,6 +84,7 @@ def _is_painted(path: Any) -> bool:
 
 
 def _straight_parts(path: Any, matrix: pypdfium2.PdfMatrix) -> Iterator[tuple[_Point, _Point]]:
+    """Yield the straight segments of a path, those that close a part of it too."""
     start = last = (0.0, 0.0)
     x, y = ctypes.c_float(), ctypes.c_float()
     for number in range(pdfium_c.FPDFPath_CountSegments(path)):

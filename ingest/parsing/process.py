@@ -237,6 +237,7 @@ class Parser:
         return answer
 
     async def _ask(self, server: Process, request: ParseRequest) -> Answer:
+        """Send a request and return its answer; each page has a time limit, and all pages together have another."""
         if server.stdin is None or server.stdout is None:
             raise ProtocolViolated
         limits = self._settings

@@ -112,6 +112,7 @@ def _apply_restrictions(document: Path | None) -> Iterator[Restriction]:
 
 
 def _apply_landlock(kernel: ctypes.CDLL, document: Path | None) -> Iterator[Restriction]:
+    """Restrict files and TCP with Landlock, if the kernel has it; yield the restrictions that are in force."""
     version = kernel.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_CREATE_RULESET_VERSION)
     if version < 1:
         return

@@ -37,6 +37,7 @@ def is_unmapped(character: str) -> bool:
 
 
 def _candidates(data: bytes) -> list[str]:
+    """Return the encodings that the bytes may have, the likeliest first."""
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return [encoding]

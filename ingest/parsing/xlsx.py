@@ -51,7 +51,7 @@ def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
 
 
 def _pages(office: Office, on_page: OnPage, left_out: Counter[LeftOut]) -> Iterator[Page]:
-    # Row by row: loading the whole workbook takes fifty times its file size.
+    """Yield the visible sheets, read row by row, since a whole workbook takes fifty times its file size in memory."""
     _require_one_reading(office)
     reader = _Reader(office.repacked(), read_only=True, data_only=True, keep_links=False, rich_text=True)
     reader.read()
@@ -152,6 +152,7 @@ def _comment_count(office: Office, sheet: str) -> int:
 
 
 def _rows(part: Iterable[tuple[int, Sequence[ReadOnlyCell]]], left_out: Counter[LeftOut]) -> Cells:
+    """Return the texts of a sheet's cells; count the cells that their number format hides."""
     rows: Cells = {}
     characters = last = 0
     for at, row in part:
@@ -247,6 +248,7 @@ def _grid(rows: Sequence[Mapping[int, str]], layout: Layout) -> tuple[list[int],
 
 
 def _block(block: Sequence[int], rows: Cells, merged: Mapping[int, Sequence[Range]], layout: Layout) -> str:
+    """Return a block as its titles and a table."""
     columns, grid = _grid([rows[line] for line in block], layout)
     titles = title_rows(grid)
     title_lines = [" ".join(cell for cell in dict.fromkeys(row) if cell) for row in grid[:titles]]

@@ -12,8 +12,7 @@ T = TypeVar("T")
 Check = Callable[[], None]
 """Called at least every second by work in a thread; raises if the caller was cancelled."""
 
-REVIEW_SECONDS = 60.0
-"""The deadline of a review: 30 s for a page, the rest for the reviews queued before it."""
+REVIEW_SECONDS = 60.0  # the deadline of a review: 30 s for a page, the rest for the reviews queued before it
 
 
 class CpuLimiter:

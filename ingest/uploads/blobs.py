@@ -29,8 +29,7 @@ from knowledge.tls import TlsSettings
 
 log = structlog.get_logger(__name__)
 
-_PART_BYTES = 8 * 1024 * 1024
-"""The size of a multipart upload's part to S3; one part is held in memory."""
+_PART_BYTES = 8 * 1024 * 1024  # the size of a multipart upload's part to S3; one part is held in memory
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -15,8 +15,7 @@ from ingest.uploads.blobs import Blobs
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.passage import Language
 
-MOST_FORMS = 6
-"""Concurrent uploads through the API; each needs a copy on disk until it is stored."""
+MOST_FORMS = 6  # concurrent uploads through the API; each needs a copy on disk until it is stored
 
 _NAME = re.compile(r"\w[\w.\-]{0,99}")
 _GROUP = re.compile(r"[^\s{}/]{1,100}")

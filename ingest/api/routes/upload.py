@@ -23,8 +23,7 @@ from telemetry.ocsf import Code
 FILE = "file"
 MOST_FIELDS = 200
 MOST_FIELD_BYTES = 16 * 1024
-RECEIVE_SECONDS = 30 * 60.0
-"""100 MiB over a slow line; includes the wait for a place."""
+RECEIVE_SECONDS = 30 * 60.0  # 100 MiB over a slow line; includes the wait for a place
 _CHUNK_BYTES = 1024 * 1024
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
