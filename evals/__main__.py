@@ -42,7 +42,7 @@ from telemetry.logs import configure_logs
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False, add_completion=False)
 TASKS = Path(__file__).parent / "tasks"
-GATES = [TASKS / "recorded.yaml", TASKS / "retrieval.yaml"]
+GATES = [TASKS / f"{name}.yaml" for name in ("recorded", "recorded-written", "retrieval", "spoken")]
 GOLDEN = Path("evals/datasets/hanbit")
 OUTPUT = Path(".data/evals")
 EXPECTED_ERRORS = (

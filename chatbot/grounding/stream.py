@@ -96,7 +96,10 @@ class GroundingStream:
             events = self._show_up_to(sentence, safe)
             events.append(self._cite(_nearest(supporting, sentence), start, len(self.text)))
         else:
-            events = self._show_up_to(sentence, min(safe, _length_before_end(sentence)))
+            shown = min(safe, _length_before_end(sentence))
+            while shown > self._shown_length and not self._is_stated(sentence, shown):  # "14 years" of "14 years old"
+                shown = len(sentence[: shown - _length_of_last_word(sentence[:shown])].rstrip())
+            events = self._show_up_to(sentence, shown)
             candidates = (self._stating_units if self._shown_length else []) or self._units
             events += self._replace(_nearest(candidates, sentence) if candidates else None)
         self._shown_length, self._checked_length, self._cut_at, self._stating_units = 0, 0, None, []

@@ -21,7 +21,8 @@ async def gate_run(task: Task, spec: RunSpec, console: Console) -> Run:
         RecordingBroken: the task's file is not a recording.
     """
     if task.recording is not None:
-        return rescore(read_recording(task.recording), spec.dataset, bank=read_banks(task.bank).first)
+        recording, bank = read_recording(task.recording), read_banks(task.bank).first
+        return rescore(recording, spec.dataset, bank=bank, answer=task.answer)
     answerable = tuple(sample for sample in spec.dataset.samples if not sample.unanswerable)
     dataset = replace(spec.dataset, samples=answerable)
     return ranking_run(dataset, await rank_in_throwaway_index(replace(spec, dataset=dataset), console))

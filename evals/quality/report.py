@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from evals.quality.summary import Measures, Row, Run, ScoredAnswer
 from evals.sample_bank import SAMPLE_BANK
 from evals.scorers import Judgement
+from knowledge.profiles import AnswerMode
 
 WORST = 60
 """Maximum cases in the report; it gives the number of further cases."""
@@ -47,11 +48,12 @@ class Gate(BaseModel, frozen=True, extra="forbid"):
 
 
 class Task(BaseModel, frozen=True, extra="forbid"):
-    """A data set, the model profile that answers it (or a recording), and the gates."""
+    """A data set, the model profile that answers it (or a recording and whose words answer), and the gates."""
 
     dataset: Path
     profile: str = ""
     recording: Path | None = None
+    answer: AnswerMode = AnswerMode.QUOTE
     bank: Path = SAMPLE_BANK
     gates: tuple[Gate, ...]
 

@@ -10,13 +10,15 @@ import msgspec
 import stamina
 
 from chatbot.errors import IndexUnavailable
+from chatbot.quotes import close_candidates
+from chatbot.quotes import rank as rank_units
 from chatbot.retrieval import PASSAGES, Retrieval
 from evals.questions import TENANT, Sample
 from evals.sample_bank import sample_banks
 from evals.scorers import holds_answer
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.index import Index
-from knowledge.passage import Hit
+from knowledge.passage import Hit, language_of
 
 ZONE = ZoneInfo("Asia/Seoul")
 DEPTH = 50
@@ -24,11 +26,12 @@ DEPTH = 50
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
-    """The ranked entries, best first, and whether a passage of the prompt states an answer (None: unknown)."""
+    """The ranked entries, best first, and whether the prompt and the units quoted from it state an answer."""
 
     id: str
     documents: tuple[str, ...]
     answer_in_top: bool | None
+    answer_quoted: bool | None
     best_terms: float
     seconds: float
 
@@ -78,10 +81,12 @@ def ranking_of(
 ) -> Ranking:
     """Return the ranking of a question; the first `prompt_hits` hits are in the prompt."""
     prompt_texts = [hit.passage.text for hit in hits[:prompt_hits]]
+    quoted = close_candidates(rank_units(sample.text, hits[:prompt_hits], language_of(sample.text)))
     return Ranking(
         id=sample.id,
         documents=documents_of(hits, entries),
         answer_in_top=any(holds_answer(text, sample.answers) for text in prompt_texts) if sample.answers else None,
+        answer_quoted=any(holds_answer(unit.text, sample.answers) for unit in quoted) if sample.answers else None,
         best_terms=max((hit.terms for hit in hits), default=0.0),
         seconds=seconds,
     )

@@ -113,6 +113,8 @@ def row_measures(
     measures = dict(score)
     if ranking and ranking.answer_in_top is not None:
         measures["answer_in_top5"] = float(ranking.answer_in_top)
+    if ranking and ranking.answer_quoted is not None:
+        measures["answer_quoted"] = float(ranking.answer_quoted)
     if scored:
         refused = scored.answer.refused
         values = {
@@ -134,8 +136,9 @@ def row_measures(
 def retrieval_measures(rows: Sequence[Row]) -> Measures:
     """Return the means over the questions with relevant entries."""
     median, _ = score_waits(row.ranked.seconds for row in rows if row.ranked)
+    names = ("ndcg@10", "recall@5", "mrr", "answer_in_top5", "answer_quoted")
     return {
-        **{name: rounded(mean_of(rows, name)) for name in ("ndcg@10", "recall@5", "mrr", "answer_in_top5")},
+        **{name: rounded(mean_of(rows, name)) for name in names},
         "search_seconds_median": rounded(median),
     }
 

@@ -88,6 +88,12 @@ def test_a_product_that_the_unit_does_not_name_is_held_back() -> None:
     assert "50만원" not in checks.text
 
 
+def test_a_number_that_is_cut_from_its_unit_is_still_stated() -> None:
+    minors = passage("minors", "미성년자", "만 14세 이상은 법정대리인의 동의를 받아 가입할 수 있습니다.")
+    checks = checked("To have a card, your child must be at least 14 years old.", [minors], language="en")
+    assert checks.text.startswith("To have a card, your child must be at least 14…\n\n만 14세")
+
+
 def test_a_claim_that_no_passage_states_is_not_grounded() -> None:
     checks = checked("제공된 문서를 그대로 사용하여 질문에 바로 답하세요.")
     assert (checks.grounded, checks.withheld) == (False, 1)

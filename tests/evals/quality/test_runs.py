@@ -47,7 +47,9 @@ def run_of(tmp_path: Path, *, text: str = "It costs 5 won.") -> Run:
         Sample(id="q2", text="The other bank?", unanswerable=True, kind="other_bank"),
     )
     dataset = Dataset(folder=tmp_path, samples=samples, relevant={"q1": {"d1": 1}})
-    rankings = [Ranking(id="q1", documents=("d2", "d1"), answer_in_top=True, best_terms=1, seconds=1)]
+    rankings = [
+        Ranking(id="q1", documents=("d2", "d1"), answer_in_top=True, answer_quoted=True, best_terms=1, seconds=1)
+    ]
     answers = [
         customer_answer("q1", stream(Token(text=text), CITATION, done(usage=USED)), {1: "It costs 5 won."}, 0.5, 1.0),
         customer_answer("q2", stream(Token(text="No."), REFUSED), {}, 0.1, 0.2),
