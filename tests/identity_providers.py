@@ -43,8 +43,8 @@ class IdentityProvider:
     def signed(self, key: RSAPrivateKey, key_id: str, changed: Mapping[str, object] = {}) -> str:
         """Return a token signed with the given key and key id."""
         now = int(time.time())
-        said = {"iss": self.issuer, "iat": now, "exp": now + 3600, **self.claims, **changed}
-        claims = {name: value for name, value in said.items() if value is not None}
+        given = {"iss": self.issuer, "iat": now, "exp": now + 3600, **self.claims, **changed}
+        claims = {name: value for name, value in given.items() if value is not None}
         header = {"typ": "JWT", "kid": key_id}
         # Encoded as bytes, because `jwt.encode` rejects invalid claims.
         return jwt.PyJWS().encode(json.dumps(claims).encode(), key, algorithm="RS256", headers=header)

@@ -38,7 +38,7 @@ def written_log() -> Iterator[io.StringIO]:
 
 
 @dataclass(frozen=True)
-class Told:
+class Recorded:
     """The log and the exported spans."""
 
     lines: io.StringIO
@@ -53,19 +53,19 @@ class Told:
 
 
 @contextmanager
-def listening_to(lines: io.StringIO) -> Iterator[Told]:
+def listening_to(lines: io.StringIO) -> Iterator[Recorded]:
     """Export spans as our programs do, into memory, while the block runs."""
     exporter = InMemorySpanExporter()
     with tracing("test", TraceSettings(), exporter=exporter) as provider:
-        told = Told(lines, exporter, provider)
+        recorded = Recorded(lines, exporter, provider)
         first = trace.get_tracer_provider()
         if first is provider or not isinstance(first, TracerProvider):
-            yield told
+            yield recorded
             return
         # A process keeps its first provider, so an earlier test's provider has the spans created within requests.
         processor = SimpleSpanProcessor(ContentFreeExporter(exporter))
         first.add_span_processor(processor)
         try:
-            yield told
+            yield recorded
         finally:
             processor.shutdown()

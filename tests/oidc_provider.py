@@ -97,15 +97,15 @@ def provider(*origins: str, logout_at: str | None = None, seconds: float = 300, 
     Without `sid`, its ID tokens have no session id.
     """
     port, (key, jwk) = free_port(), key_pair()
-    told = {"backchannel_logout_uri": f"{logout_at}/oidc/backchannel-logout"} if logout_at is not None else {}
+    logout_fields = {"backchannel_logout_uri": f"{logout_at}/oidc/backchannel-logout"} if logout_at is not None else {}
     client = {
         "client_id": CLIENT,
         "client_secret": SECRET,
         "redirect_uris": [f"{origin}/oidc/callback" for origin in origins],
         "post_logout_redirect_uris": [f"{origin}/" for origin in origins],
         "grant_types": ["authorization_code", "refresh_token"],
-        "backchannel_logout_session_required": bool(told),
-        **told,
+        "backchannel_logout_session_required": bool(logout_fields),
+        **logout_fields,
     }
     given = {
         "port": port,

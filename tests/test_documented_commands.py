@@ -60,8 +60,8 @@ def refusal(words: list[str]) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_ours_is_taken_as_a_page_writes_it(page: Path) -> None:
-    said = {" ".join(words): refusal(words) for words in ours(page)}
-    assert {command: text for command, text in said.items() if text} == {}
+    refusals = {" ".join(words): refusal(words) for words in ours(page)}
+    assert {command: text for command, text in refusals.items() if text} == {}
 
 
 def test_the_pages_have_commands_to_compare() -> None:
@@ -74,5 +74,5 @@ def test_the_documented_revisions_of_migrate_are_the_last() -> None:
         owner: max(path.name[:4] for path in (ROOT / owner).glob("**/versions/[0-9]*.py"))
         for owner in ("knowledge", "chatbot", "ingest")
     }
-    said = MIGRATES.findall(text)
-    assert said == [(owner, last["knowledge"], owner, last[owner]) for owner in ("ingest", "chatbot")]
+    printed = MIGRATES.findall(text)
+    assert printed == [(owner, last["knowledge"], owner, last[owner]) for owner in ("ingest", "chatbot")]

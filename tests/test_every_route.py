@@ -30,7 +30,7 @@ from knowledge.identity import ROLES, Authenticator, AuthSettings, KeyFile
 from telemetry.siem import Siem
 from tests.every_route import TEXT, WELL_FORMED, WORD, Address, Requests, addresses, leaked, send
 from tests.ingest.keys import ISSUER, key_and_token
-from tests.log_and_spans import Told, listening_to, written_log
+from tests.log_and_spans import Recorded, listening_to, written_log
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,7 @@ class Served:
     app: FastAPI
     http: httpx2.AsyncClient
     token: Callable[..., str]
-    told: Told
+    recorded: Recorded
 
     @property
     def authorization(self) -> str:
@@ -115,11 +115,11 @@ async def opened(make: Any, folder: Path, lines: io.StringIO) -> AsyncGenerator[
     authenticator = Authenticator(
         {ISSUER: KeyFile(file.read_bytes())}, AuthSettings(issuer=ISSUER, public_key_file=file)
     )
-    with listening_to(lines) as told:
-        app = make(folder, authenticator, told.provider)
+    with listening_to(lines) as recorded:
+        app = make(folder, authenticator, recorded.provider)
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://bank") as http:
-            yield Served(app, http, token, told)
+            yield Served(app, http, token, recorded)
 
 
 APPS = pytest.mark.parametrize("make", [chat_app, staff_app])
@@ -157,12 +157,12 @@ async def test_no_bug_behind_any_address_logs_customer_text(make: Any, tmp_path:
         assert served_well - WITHOUT_SERVICES == set(), {
             str(address): reply.text[:300] for address, reply in replies if 200 < reply.status_code < 500
         }
-        told = served.told.all()
-    assert told.count('"request_failed"') == sum(reply.status_code == 500 for _, reply in replies) > 10
-    assert '"ValueError' in told, "what kind of failure it was"
-    assert "KeyError" in told, "and what led to it"
-    assert "in __getattr__" in told, "and where"
-    assert leaked(told) == []
+        text = served.recorded.all()
+    assert text.count('"request_failed"') == sum(reply.status_code == 500 for _, reply in replies) > 10
+    assert '"ValueError' in text, "what kind of failure it was"
+    assert "KeyError" in text, "and what led to it"
+    assert "in __getattr__" in text, "and where"
+    assert leaked(text) == []
 
 
 @APPS
@@ -181,9 +181,9 @@ async def test_no_refusal_of_any_address_logs_customer_text(make: Any, tmp_path:
                 )
                 refused = {403} if address.path == "/oidc/sign-out" else {400, 422, 500}
                 assert reply.status_code in refused, f"{address}: {reply.status_code}"
-        told = served.told.all()
-    assert told.count('"name": "') > len(addresses(served.app))
-    assert leaked(told) == []
+        text = served.recorded.all()
+    assert text.count('"name": "') > len(addresses(served.app))
+    assert leaked(text) == []
 
 
 @APPS
@@ -191,11 +191,11 @@ async def test_no_list_of_any_address_makes_an_error_an_item(make: Any, tmp_path
     # An error costs 15 us of the event loop: a body of 64 KB of them, which nothing has counted yet, stopped it.
     async with opened(make, tmp_path, lines) as served:
         errors: dict[str, list[int]] = {}
-        told: Any = served.app.exception_handlers[RequestValidationError]
+        handler: Any = served.app.exception_handlers[RequestValidationError]
 
         async def counted(request: Request, exc: RequestValidationError) -> Any:
             errors.setdefault(f"{request.method} {request.url.path}", []).append(len(exc.errors()))
-            return await told(request, exc)
+            return await handler(request, exc)
 
         served.app.exception_handlers[RequestValidationError] = counted
         requests = Requests(app=served.app, given={"model": "scripted"})

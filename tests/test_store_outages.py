@@ -29,7 +29,7 @@ from knowledge.terms import Terms
 from llm_server.scripted import Behaviour, scripted_server
 from tests.conftest import DURABLE, redis_server
 from tests.every_route import TEXT, leaked
-from tests.log_and_spans import Told, listening_to, written_log
+from tests.log_and_spans import Recorded, listening_to, written_log
 from tests.ocsf import valid_event
 from tests.one_process import Bank, Stores, open_bank
 from tests.patience import patient
@@ -196,7 +196,7 @@ async def postgres_is_killed(postgres: Postgres, _bank: Bank) -> AsyncGenerator[
     yield
 
 
-async def problems_during(name: str, fault: Fault, given: dict[str, Any], bank: Bank, recorded: Told) -> list[str]:
+async def problems_during(name: str, fault: Fault, given: dict[str, Any], bank: Bank, recorded: Recorded) -> list[str]:
     """Take a store away and ask every address; return what is wrong with records and replies of that time.
 
     It is asserted when the bank is closed: a bank that an exception ends leaves its connections to the next test.

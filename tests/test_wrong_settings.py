@@ -58,7 +58,7 @@ def right(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def said(service: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def error_lines(service: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return the lines with which a service ends whose settings are wrong."""
     with pytest.raises(typer.Exit) as ended:
         SERVICES[service]()
@@ -71,7 +71,7 @@ def test_a_wrong_value_ends_the_start_with_its_name(
     service: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
-    (line, *_) = said(service, capsys)
+    (line, *_) = error_lines(service, capsys)
     assert line.startswith(f"{service}: {name}")
     assert "hunter2" not in line
 
@@ -112,7 +112,7 @@ def test_a_missing_or_wrong_group_ends_the_start_with_a_remedy(
             monkeypatch.delenv(name)
         else:
             monkeypatch.setenv(name, value)
-    lines = said(service, capsys)
+    lines = error_lines(service, capsys)
     assert any(line.startswith(f"{service}: {sentence}") for line in lines), lines
     assert "Field required" not in "".join(lines)
 

@@ -105,7 +105,7 @@ async def test_a_demoted_redis_is_away_until_a_master_answers(client: Redis) -> 
 
 @pytest.mark.faults
 async def test_a_full_redis_reads_on_and_eviction_is_noticed(client: Redis) -> None:
-    breaker, told = RedisBreaker(SETTINGS), list[bool]()
+    breaker, reports = RedisBreaker(SETTINGS), list[bool]()
     history, owner = History(client, breaker, HistorySettings()), Principal(tenant=uuid.uuid4().hex, sub="lee")
     question = StoredMessage(id="q1", parent_id=None, role="user", text="질문", at=1.0)
     await history.append(owner, "c1", [question], now=1.0)
@@ -114,8 +114,8 @@ async def test_a_full_redis_reads_on_and_eviction_is_noticed(client: Redis) -> N
     for policy, evicting in (("noeviction", False), ("allkeys-lru", True), ("noeviction", False)):
         await client.config_set("maxmemory-policy", policy)
         with anyio.move_on_after(0.3):
-            await watch_eviction(client, breaker, told.append)
-        assert told[-1] is evicting
+            await watch_eviction(client, breaker, reports.append)
+        assert reports[-1] is evicting
     with pytest.raises(StoreUnavailable):
         await history.append(owner, "c2", [question], now=2.0)
     assert not breaker.is_open, "it answers"
@@ -143,11 +143,11 @@ async def test_arguments_of_a_refused_command_are_not_logged(client: Redis, line
         with pytest.raises(StoreUnavailable) as refused:
             await breaker.call(command)
         log.error("store_unavailable", exc_info=refused.value)
-    told = lines.getvalue()
-    assert told.count("redis_command_rejected") == 3
-    assert "unknown command 'NOTHING'" in told, "what was the matter stays"
-    assert told.count("command not allowed when used memory") == 2
-    assert canary not in told
+    text = lines.getvalue()
+    assert text.count("redis_command_rejected") == 3
+    assert "unknown command 'NOTHING'" in text, "what was the matter stays"
+    assert text.count("command not allowed when used memory") == 2
+    assert canary not in text
 
 
 def let_files_grow_to(server: RedisServer, size: int) -> None:

@@ -42,17 +42,17 @@ def sent(events: list[SentEvent]) -> str:
 
 
 async def test_a_whole_conversation_is_the_bank_s_own(dawn: Product) -> None:
-    said: list[str] = []
+    shown: list[str] = []
     async with dawn.client(new_customer()) as http:
         events = await dawn.ask(http, f"새벽은행 {KOREAN}")
         assert end_of(events).field("written") is True
-        said.append(sent(events))
+        shown.append(sent(events))
         for question, expected in REFUSED.items():
             events = await dawn.ask(http, question)
             assert expected in text_of(events), question
             assert "1800-7000" in text_of(events), question
-            said.append(sent(events).replace(question, ""))
-    assert [marks for text in said if (marks := of_the_sample_bank(text))] == []
+            shown.append(sent(events).replace(question, ""))
+    assert [marks for text in shown if (marks := of_the_sample_bank(text))] == []
 
 
 async def test_another_tenant_s_customers_read_of_their_bank(dawn: Product) -> None:

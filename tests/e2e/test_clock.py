@@ -55,8 +55,8 @@ class OffClock:
     async def is_off(self, seconds: float) -> bool:
         """Return whether the process itself takes it to be so many seconds later."""
         async with httpx2.AsyncClient() as http:
-            told = parsedate_to_datetime((await http.get(f"{self.server.url}/livez")).headers["date"])
-        return abs(told.timestamp() - time.time() - seconds) < 60
+            date = parsedate_to_datetime((await http.get(f"{self.server.url}/livez")).headers["date"])
+        return abs(date.timestamp() - time.time() - seconds) < 60
 
     def entries(self, answer_id: str) -> list[Opened | Closed]:
         asked = f"SELECT body FROM chatbot_audit WHERE answer_id = '{answer_id}' ORDER BY at"  # noqa: S608  our own id

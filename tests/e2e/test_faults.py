@@ -219,9 +219,9 @@ def index_lost(product: Product) -> Iterator[None]:
 ASKED = [(KOREAN, "상담원"), (ENGLISH, "call 1599")]
 
 
-@pytest.mark.parametrize(("question", "said"), ASKED)
+@pytest.mark.parametrize(("question", "expected"), ASKED)
 async def test_without_the_index_a_customer_reads_a_hand_off_in_their_language(
-    leaving: Product, fault_round: int, question: str, said: str
+    leaving: Product, fault_round: int, question: str, expected: str
 ) -> None:
     async with leaving.client(f"unfound-{fault_round}") as http:
         with index_lost(leaving):
@@ -230,19 +230,19 @@ async def test_without_the_index_a_customer_reads_a_hand_off_in_their_language(
             took = time.monotonic() - began
         done = end_of(events)
         assert (done.field("finish_reason"), done.field("grounded")) == ("handoff", False)
-        assert said in text_of(events)
+        assert expected in text_of(events)
         assert "1599-0000" in text_of(events)
         assert took < patient(2), f"{took:.2f} s"
         await until(lambda: _answered(leaving, http), 5)
 
 
 @pytest.mark.parametrize("fault", [sql_locked, disk_full])
-@pytest.mark.parametrize(("question", "said"), ASKED)
+@pytest.mark.parametrize(("question", "expected"), ASKED)
 async def test_with_sql_locked_or_full_a_customer_reads_a_hand_off(
     leaving: Product,
     fault_round: int,
     question: str,
-    said: str,
+    expected: str,
     fault: Callable[[Product], AbstractContextManager[None]],
 ) -> None:
     who = f"unaudited-{fault_round}"
@@ -257,9 +257,9 @@ async def test_with_sql_locked_or_full_a_customer_reads_a_hand_off(
                 json={"model": "scripted", "messages": [{"role": "user", "content": question}]},
             )
     assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
-    assert said in refused.json()["handoff"]
+    assert expected in refused.json()["handoff"]
     assert "1599-0000" in refused.json()["handoff"]
-    assert said in openai.json()["error"]["message"]
+    assert expected in openai.json()["error"]["message"]
     assert took < patient(2), f"{took:.2f} s"
     await until(lambda: _readiness(leaving, 200), 5)
     async with leaving.client(who) as http:

@@ -66,7 +66,7 @@ async def test_an_answer_grows_before_the_eyes_and_its_citation_opens_the_passag
     lengths = await desk.evaluate("window.seen.lengths")
     assert len(lengths) >= 3
     assert lengths == sorted(lengths)
-    waited = [said for said in await desk.evaluate("window.seen.waited") if said]
+    waited = [status for status in await desk.evaluate("window.seen.waited") if status]
     assert list(dict.fromkeys(waited)) == ["searching", "reading", "checking"]
     assert await words(answer) == ANSWER
     await expect(answer.locator(".stamp")).to_have_text("이 문서들을 바탕으로 AI가 쓴 답변입니다.")

@@ -75,9 +75,9 @@ async def test_the_audit_is_anchored_and_verified_by_command(product: Product, t
         status, printed = await anyio.to_thread.run_sync(verify)
     assert status == 1
     assert "the chain was another when its head was anchored" in printed
-    told = [valid_event(line) for line in collector.lines]
-    assert {event["metadata"]["event_code"] for event in told} == {"audit_differs"}
-    assert "edited" in {event["resources"][0]["uid"] for event in told}
+    events = [valid_event(line) for line in collector.lines]
+    assert {event["metadata"]["event_code"] for event in events} == {"audit_differs"}
+    assert "edited" in {event["resources"][0]["uid"] for event in events}
 
 
 async def test_audit_rows_are_removed_by_a_policy_only(product: Product, tmp_path: Path) -> None:

@@ -193,9 +193,9 @@ async def test_a_revoked_key_is_refused_by_all_within_five_seconds(bank: Bank, t
         await until(refused, REVOKED_SECONDS)
         assert time.monotonic() - began <= patient(REVOKED_SECONDS)
     logs = [bank.staff.log, *(replica.log for replica in cluster.replicas)]
-    told = [await asyncio.to_thread(log.read_text, "utf-8") for log in logs]
-    assert any("service_key_revoked" in text for text in told)
-    assert not any(secret in text for text in told)
+    texts = [await asyncio.to_thread(log.read_text, "utf-8") for log in logs]
+    assert any("service_key_revoked" in text for text in texts)
+    assert not any(secret in text for text in texts)
 
 
 def audited_of(database: Path, sub: str) -> list[str]:

@@ -182,5 +182,5 @@ async def test_rows_that_a_promoted_sql_replica_lacks_are_reported_by_the_audit(
         entries = running.entries()
         assert [entries[name] for name in (before, forgotten, half)] == [[Opened, Closed], [], [Closed]]
         assert all(entries[name] == [Opened, Closed] for name in after)
-        told = [(problem.fault, problem.answer_id) for problem in await running.problems()]
-        assert ("unopened", half) in told
+        problems = [(problem.fault, problem.answer_id) for problem in await running.problems()]
+        assert ("unopened", half) in problems

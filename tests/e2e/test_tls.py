@@ -36,6 +36,7 @@ from tests.conftest import DURABLE, redis_server
 from tests.e2e.conftest import until
 from tests.e2e.events import end_of, read_events
 from tests.e2e.relay import wired
+from tests.embedding_server import listening
 from tests.ingest.keys import ISSUER
 from tests.one_process import Bank, Stores, open_bank
 from tests.postgres import SHARED, served_encrypted
@@ -63,7 +64,7 @@ class Web:
 @asynccontextmanager
 async def provider_and_collector(authority: Path, public_key: Path) -> AsyncGenerator[Web]:
     """Serve both; the key is read when somebody asks for it."""
-    said = Web()
+    peers, app = Web(), web.Application()
 
     async def keys(_: web.Request) -> web.Response:
         key = load_pem_public_key(await anyio.Path(public_key).read_bytes())
@@ -71,19 +72,12 @@ async def provider_and_collector(authority: Path, public_key: Path) -> AsyncGene
         return web.json_response({"keys": [ECAlgorithm.to_jwk(key, as_dict=True)]})
 
     async def traces(request: web.Request) -> web.Response:
-        said.traces.append(await request.read())
+        peers.traces.append(await request.read())
         return web.Response(body=b"")
 
-    app = web.Application()
     app.add_routes([web.get("/keys", keys), web.post("/v1/traces", traces)])
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context(authority)).start()
-        said.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
-        yield said
-    finally:
-        await runner.cleanup()
+    async with listening(app, server_context(authority)) as peers.url:
+        yield peers
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +106,7 @@ async def encrypted(authority: Path, weights: Path, tmp_path: Path) -> AsyncGene
         for name, value in {**s3, "AWS_ENDPOINT_URL": to_s3.url}.items():
             patch.setenv(name, value)
         to_redis = await enter(wired(redis.url, tls))
-        said = await enter(provider_and_collector(authority, tmp_path / "key.pub"))
+        peers = await enter(provider_and_collector(authority, tmp_path / "key.pub"))
         stores = Stores(
             redis=redis,
             model=await enter(scripted_server(tls=tls)),
@@ -123,13 +117,13 @@ async def encrypted(authority: Path, weights: Path, tmp_path: Path) -> AsyncGene
             terms=Terms(),
             readers=await enter(open_readers(ParserSettings())),
         )
-        collector = TraceSettings(otlp_endpoint=said.url)
+        collector = TraceSettings(otlp_endpoint=peers.url)
         provider = stack.enter_context(tracing("test", collector, tls=TlsSettings().over(of_all).context()))
         # The collector answers in this loop, which the end of tracing would hold up.
         stack.push_async_callback(partial(anyio.to_thread.run_sync, provider.force_flush))
         more = {
             "tls": of_all,
-            "auth": AuthSettings(issuer=ISSUER, jwks_url=f"{said.url}/keys"),
+            "auth": AuthSettings(issuer=ISSUER, jwks_url=f"{peers.url}/keys"),
             "redis_url": SecretStr(to_redis.url.replace("https:", "rediss:")),
             "database_url": SecretStr(database),
             "blob_url": "s3://originals",
@@ -138,7 +132,7 @@ async def encrypted(authority: Path, weights: Path, tmp_path: Path) -> AsyncGene
         }
         trusted = ssl.create_default_context(cafile=authority / "ca.pem")
         bank = await enter(open_bank(tmp_path, stores, provider, more=more, trusted=trusted))
-        yield bank, said
+        yield bank, peers
 
 
 async def test_an_answer_over_tls_quotes_the_passage_that_was_reviewed(

@@ -40,7 +40,7 @@ class Api:
     http: httpx2.AsyncClient
     token: Callable[..., str]
     keys: ServiceKeys
-    told: Callable[[], str]
+    recorded: Callable[[], str]
 
     def of(self, *roles: str, sub: str = "park", tenant: str = "hanbit") -> dict[str, str]:
         return {"authorization": f"Bearer {self.token(sub, *roles, tenant=tenant)}"}
@@ -81,10 +81,10 @@ async def api(engine: AsyncEngine, tmp_path: Path, nowhere: Redis) -> AsyncGener
         service_keys=keys,
         siem=siem,
     )
-    with written_log() as lines, listening_to(lines) as told:
-        app = create_app(cast("Services", parts), tracer_provider=told.provider)
+    with written_log() as lines, listening_to(lines) as recorded:
+        app = create_app(cast("Services", parts), tracer_provider=recorded.provider)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://bank") as http:
-            yield Api(http, token, keys, told.all)
+            yield Api(http, token, keys, recorded.all)
 
 
 async def test_a_key_is_shown_once_and_signs_in_as_its_machine(api: Api) -> None:
@@ -190,7 +190,7 @@ async def test_the_siem_gets_every_event_of_a_key(api: Api) -> None:
     assert (await api.http.delete(address, headers=api.of("platform", sub="choi", tenant="ops"))).status_code == 200
     assert (await api.http.get(ADDRESS, headers=bearer(made["key"]))).status_code == 401
     assert (await api.http.get(ADDRESS)).status_code == 401, "who sends nothing has tried nothing"
-    text = api.told()
+    text = api.recorded()
     lines = [json.loads(line) for line in text.splitlines() if '"security_event"' in line]
     made_event, revoked, refused = security_events(lines)
     assert [made_event["metadata"]["event_code"], revoked["metadata"]["event_code"]] == ["key_made", "key_revoked"]
@@ -214,7 +214,7 @@ async def test_no_log_and_no_span_contains_a_key(api: Api) -> None:
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
         assert key[24:60] not in refused.text
     await api.http.delete(f"{ADDRESS}/{key[4:20]}", headers=api.of("admin"))
-    told = api.told()
-    assert f'"key": "{key[4:20]}"' in told, "who made which key"
-    assert '"service_key_revoked"' in told
-    assert key[24:60] not in told
+    text = api.recorded()
+    assert f'"key": "{key[4:20]}"' in text, "who made which key"
+    assert '"service_key_revoked"' in text
+    assert key[24:60] not in text

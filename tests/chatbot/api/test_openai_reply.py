@@ -78,8 +78,8 @@ def test_a_failure_names_the_person_to_turn_to_in_both_ways() -> None:
     whole, streamed = document([ACCEPTED, FAILED], created=1), fed(ACCEPTED, FAILED)[-1]
     assert isinstance(streamed, ErrorReply)
     assert msgspec.json.decode(whole.body, type=ErrorReply) == streamed
-    said = streamed.error
-    assert (said.code, said.type, said.message) == ("overloaded", "server_error", "Busy. Call us.")
+    error = streamed.error
+    assert (error.code, error.type, error.message) == ("overloaded", "server_error", "Busy. Call us.")
     assert (whole.status_code, whole.headers["retry-after"]) == (503, "2")
 
 

@@ -354,9 +354,9 @@ class LedgerMachine(RuleBasedStateMachine):
                     self.loop.run(self.ledger.spending(caller)), self.books_of(caller), strict=True
                 ):
                     use = spending.use
-                    told = (use.tokens, use.requests, use.slots, use.today)
+                    reported = (use.tokens, use.requests, use.slots, use.today)
                     day = book.days.get(f"{self.today:%Y%m%d}", 0)
-                    assert told == (book.tokens(self.second), book.requests(self.second), book.slots(self.now), day)
+                    assert reported == (book.tokens(self.second), book.requests(self.second), book.slots(self.now), day)
 
     @invariant()
     def never_more_than_the_limit_in_any_sixty_seconds(self) -> None:

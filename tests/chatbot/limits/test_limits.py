@@ -37,8 +37,8 @@ def test_the_scope_with_the_least_left_of_each_dimension_is_reported() -> None:
 def test_nothing_is_left_where_more_was_used_than_there_is() -> None:
     used = Use(tokens=601, newest_tokens=0, requests=51, newest_request=0, slots=5, today=5_001)
     left = tightest([SMALL], [used], NOW)
-    told = (left.remaining_tokens, left.remaining_requests, left.remaining_slots, left.remaining_today)
-    assert told == (0, 0, 0, 0)
+    remainders = (left.remaining_tokens, left.remaining_requests, left.remaining_slots, left.remaining_today)
+    assert remainders == (0, 0, 0, 0)
 
 
 def test_a_bucket_is_gone_61_seconds_after_its_second_began() -> None:

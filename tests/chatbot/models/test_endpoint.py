@@ -112,10 +112,10 @@ def test_a_probe_reply_without_a_choice_is_refused(body: bytes) -> None:
     ],
 )
 def test_a_refusal_is_reported_by_its_codes_alone(body: bytes, names: str) -> None:
-    told = refusal_names(body)
-    assert names in told
-    assert bool(told) == bool(names)
-    assert "secret" not in told
+    reported = refusal_names(body)
+    assert names in reported
+    assert bool(reported) == bool(names)
+    assert "secret" not in reported
 
 
 @pytest.mark.parametrize(

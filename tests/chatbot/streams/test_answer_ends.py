@@ -100,7 +100,7 @@ class Withdrawals:
         yield
 
 
-def said(text: str) -> Delta:
+def delta_of(text: str) -> Delta:
     """Return a piece of an answer from an endpoint without token ids."""
     generation = Generation(CHAT, Sampling(max_tokens=400), most_tokens=400, count=lambda _: 1)
     pieces = [part for part in generation.feed(Piece(text)) if isinstance(part, Delta)]
@@ -146,7 +146,7 @@ class Bank:
 
     async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
         for text in self.says:
-            yield said(text)
+            yield delta_of(text)
         if self.is_silent:
             await anyio.sleep_forever()
         if self.ends is not None:
@@ -356,8 +356,8 @@ async def test_time_alone_ends_the_answer_of_a_silent_model(answer_log: AnswerLo
     else:
         bank.withdrawals.known_for = 0.3
     events = await events_of(*await ask(bank, answer_log, tasks, turn))
-    said = canned_reply(CannedReply.EMERGENCY, turn.language, sample_banks().first)
-    assert text_of(events) == f"최소 가입\n\n{said}"
+    hand_off = canned_reply(CannedReply.EMERGENCY, turn.language, sample_banks().first)
+    assert text_of(events) == f"최소 가입\n\n{hand_off}"
     assert isinstance(events[-1], Done)
     assert (events[-1].finish_reason, events[-1].grounded) == (FinishReason.HANDOFF, False)
     assert [usage.answer_tokens for usage in bank.settled] == [3], "what was generated is charged"
@@ -377,9 +377,9 @@ async def test_a_logged_canned_reply_is_not_repeated(
     answer_log: AnswerLog, tasks: TaskGroup, reply: CannedReply | None
 ) -> None:
     turn, bank = asked_turn(reply=reply), Bank(yes=0.0)
-    said = Token(text=canned_reply(reply or CannedReply.CANNOT_VERIFY, turn.language, sample_banks().first))
-    events = await events_of(*await taken_over(bank, answer_log, tasks, (*BEGUN, said), turn))
-    assert (text_of(events), events[: len(BEGUN) + 1]) == (said.text, [*BEGUN, said])
+    logged = Token(text=canned_reply(reply or CannedReply.CANNOT_VERIFY, turn.language, sample_banks().first))
+    events = await events_of(*await taken_over(bank, answer_log, tasks, (*BEGUN, logged), turn))
+    assert (text_of(events), events[: len(BEGUN) + 1]) == (logged.text, [*BEGUN, logged])
     assert isinstance(events[-1], Done)
 
 

@@ -51,7 +51,7 @@ async def run(folder: Path, seed: int, seconds: float) -> int:
         readings, faults = await disturbed(bank, seed, seconds)
         print(f"compares {len(readings)} questions", flush=True)
         compared = await compare(bank, readings)
-        compared.differences |= {f"drain {n}": [told] for n, told in enumerate(faults.never_ended, 1)}
+        compared.differences |= {f"drain {n}": [sentence] for n, sentence in enumerate(faults.never_ended, 1)}
         return report(seed, readings, faults.made, compared)
 
 

@@ -73,14 +73,14 @@ def _of_audit(
     if closed.answer_hash != keys.answer_hash(tenant, text_of(events)):
         yield "the audit has another text than was read"
     if end.name == "error":
-        said: tuple[object, object] = (closed.error, closed.finish_reason)
-        if said != (end.field("code"), None):
-            yield f"the audit says {said}, the error {end.field('code')} was read"
+        recorded: tuple[object, object] = (closed.error, closed.finish_reason)
+        if recorded != (end.field("code"), None):
+            yield f"the audit says {recorded}, the error {end.field('code')} was read"
         return
-    said = (closed.finish_reason, closed.grounded)
+    recorded = (closed.finish_reason, closed.grounded)
     read = (end.field("finish_reason"), end.field("grounded") or end.field("written"))
-    if said != read:
-        yield f"the audit says {said}, {read} was read"
+    if recorded != read:
+        yield f"the audit says {recorded}, {read} was read"
     usage = msgspec.json.decode(end.data)["usage"]
     counted = {name: getattr(closed, name) for name in ("prompt_tokens", "answer_tokens", "thinking_tokens")}
     if counted != {name: usage[name] for name in counted}:
