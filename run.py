@@ -110,11 +110,12 @@ def hold_folder(data: Path) -> Iterator[int]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            another = f"another `make run` uses {data}"
-            raise CannotRun(f"{another}: stop it, or set DATA_DIR, PORT and INGEST_PORT for this one") from exc
-        if (free := shutil.disk_usage(data).free) < FREE_BYTES:
-            wanted = f"{free >> 20} MiB are free in {data} and {FREE_BYTES >> 20} MiB are needed"
-            raise CannotRun(f"only {wanted}: free some space, or set DATA_DIR to a folder on another disk")
+            cause = f"another `make run` uses {data}"
+            raise CannotRun(f"{cause}: stop it, or set DATA_DIR, PORT and INGEST_PORT for this one") from exc
+        free = shutil.disk_usage(data).free
+        if free < FREE_BYTES:
+            cause = f"only {free >> 20} MiB are free in {data} and {FREE_BYTES >> 20} MiB are needed"
+            raise CannotRun(f"{cause}: free some space, or set DATA_DIR to a folder on another disk")
         yield lock
     finally:
         os.close(lock)
@@ -144,7 +145,7 @@ async def run_process(
     try:
         yield process
     finally:
-        with anyio.CancelScope(shield=True):  # a cancelled scope would cancel each wait, and leave the program unreaped
+        with anyio.CancelScope(shield=True):  # a cancellation must not interrupt the waits for the program's end
             try:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGTERM)
@@ -165,19 +166,21 @@ async def redis_server(data: Path, lock: int) -> AsyncGenerator[str]:
     Raises:
         CannotRun: the server does not start.
     """
-    folder, port, printed = data / "redis", free_port(), data / "logs" / "redis.log"
+    folder = data / "redis"
+    log = data / "logs" / "redis.log"
+    port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    options = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "")
-    persistence = ("--appendonly", "yes", "--appendfsync", "everysec", "--logfile", str(printed))
-    command, errors = (redis_program(), *options, *persistence), data / "logs" / "redis.err"
-    async with run_process(*command, log=errors, inherited=(lock,)) as process, Redis(port=port) as client:
+    options = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--logfile", str(log))
+    persistence = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec")
+    server = run_process(redis_program(), *options, *persistence, log=data / "logs" / "redis.err", inherited=(lock,))
+    async with server as process, Redis(port=port) as client:
         with suppress(TimeoutError):
             async with asyncio.timeout(REDIS_START_TIMEOUT_SECONDS):
                 while process.returncode is None and not await answers(client):  # noqa: ASYNC110  another process
                     await asyncio.sleep(0.05)
         if not await answers(client):
             raise CannotRun(
-                f"Redis did not start: {last_line(printed)} (its log: {printed}); if {folder} is damaged, remove it: "
+                f"Redis did not start: {last_line(log)} (its log: {log}); if {folder} is damaged, remove it: "
                 "it holds conversations"
             )
         yield f"redis://127.0.0.1:{port}/0"
@@ -228,7 +231,8 @@ def audit_key(data: Path) -> str:
     path = data / "audit.key"
     if not path.exists():
         write_secret(path, secrets.token_hex(32).encode())
-    if len(key := path.read_text("utf-8", "replace")) < 64:
+    key = path.read_text("utf-8", "replace")
+    if len(key) < 64:
         raise CannotRun(f"{path} is damaged: restore it, or remove it to chain new audit rows with another key")
     return key
 
@@ -256,12 +260,13 @@ class AnswerPrinter:
             case Sources(items=sources):
                 self.sources = {source.n: source for source in sources}
             case Token(text=text):
-                self.seconds_to_first_token = self.seconds_to_first_token or time.monotonic() - self.asked_at
+                if not self.seconds_to_first_token:
+                    self.seconds_to_first_token = time.monotonic() - self.asked_at
             case Citation(n=n):
                 self.cited.add(n)
                 text = f" [{n}]"
             case Notice(code=code):
-                self.degraded = self.degraded or code == NoticeCode.DEGRADED
+                self.degraded |= code == NoticeCode.DEGRADED
                 text = f"\n   ({event.text})\n   "
             case Failed():
                 text = f"\n   ({event.code}: {event.handoff})"
@@ -270,25 +275,30 @@ class AnswerPrinter:
         print(text, end="", flush=True)
 
     def finish(self) -> bool:
-        """Print times, tokens and sources; return True for an answer, which our models must cite."""
+        """Print times, tokens and sources; return whether the question was answered (by our models: with citations)."""
         usage = self.done.usage if self.done else Usage()
-        checked = "written" if self.done and self.done.written else "written, not all of it checked"
-        way = "quoted" if self.done and self.done.quoted else checked
-        waited = f"first token after {self.seconds_to_first_token:.1f} s of {time.monotonic() - self.asked_at:.1f}"
-        print(f"\n   {way}; {waited}; {usage.prompt_tokens} + {usage.answer_tokens} tokens charged")
+        kind = "written, not all of it checked"
+        if self.done and self.done.quoted:
+            kind = "quoted"
+        elif self.done and self.done.written:
+            kind = "written"
+        times = f"first token after {self.seconds_to_first_token:.1f} s of {time.monotonic() - self.asked_at:.1f}"
+        print(f"\n   {kind}; {times}; {usage.prompt_tokens} + {usage.answer_tokens} tokens charged")
         for n in sorted(self.cited):
             print(f"   [{n}] {source_line(self.sources[n]) if n in self.sources else ''}", flush=True)
-        answered = self.done is not None and not self.degraded
+        is_answered = self.done is not None and not self.degraded
         if self.expected_rate is None:
             if not self.cited:
                 print("   Answers may be refused or quoted until `evals calibrate` fits the checks to your model.")
-            return answered
+            return is_answered
         rate = usage.prompt_tokens / max(self.seconds_to_first_token, 1e-3)
         if 0 < rate < self.expected_rate:
             speeds = f"{rate:.0f} prompt tokens per second, the profile expects {self.expected_rate:.0f}"
-            smaller = "`.venv/bin/python run.py --profile cpu-small` for a smaller, faster model"
-            print(f"   This machine reads {speeds}: stop other programs, or run {smaller}.")
-        return answered and bool(self.cited)
+            remedy = (
+                "stop other programs, or run `.venv/bin/python run.py --profile cpu-small` for a smaller, faster model"
+            )
+            print(f"   This machine reads {speeds}: {remedy}.")
+        return is_answered and bool(self.cited)
 
 
 def source_line(source: Source) -> str:
@@ -324,7 +334,7 @@ async def prepare_index(services: StaffServices, *, empty: bool) -> None:
 
 
 def unset(*names: str) -> bool:
-    """Return whether none of the environment variables is set; then this program starts the part they name."""
+    """Return whether all of these environment variables are unset."""
     return not any(os.environ.get(name) for name in names)
 
 
@@ -368,22 +378,23 @@ def read_settings() -> tuple[ChatSettings, StaffSettings]:
     os.environ.setdefault("BANK_FILE", str(SAMPLES.parent / "bank.yaml"))
     if not unset("SERVER_TLS__CERT_FILE"):
         raise CannotRun("it speaks plain text, to this machine: unset SERVER_TLS__CERT_FILE")
-    kind: type[ChatSettings | StaffSettings] = ChatSettings
+    settings_class: type[ChatSettings | StaffSettings] = ChatSettings  # the one that is read, for the error message
     try:
-        chat = ChatSettings()
-        kind = StaffSettings
-        return chat, StaffSettings()
+        chat_settings = ChatSettings()
+        settings_class = StaffSettings
+        return chat_settings, StaffSettings()
     except (ValidationError, SettingsError) as exc:
-        wrong = "; ".join(wrong_settings(exc, kind, os.environ))
-        raise CannotRun(f"{wrong} (docs/settings.md lists every environment variable)") from exc
+        problems = "; ".join(wrong_settings(exc, settings_class, os.environ))
+        raise CannotRun(f"{problems} (docs/settings.md lists every environment variable)") from exc
 
 
 async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack) -> asyncio.subprocess.Process | None:
     """Start Redis and vLLM unless the environment names others; return vLLM's process, without waiting for it."""
     if unset("REDIS_URL"):
         os.environ["REDIS_URL"] = await stack.enter_async_context(redis_server(data, lock))
-    elsewhere = not unset("EMBEDDER__FOLDER", "EMBEDDER__REVISION", "EMBEDDER__TOKENIZER")
-    embedder = () if elsewhere else ("e5-small",)  # for an endpoint without a tokenizer's folder, its tokenizer
+    # An endpoint without a tokenizer's folder needs e5-small too, for its tokenizer.
+    needs_e5 = unset("EMBEDDER__FOLDER", "EMBEDDER__REVISION", "EMBEDDER__TOKENIZER")
+    embedder = ("e5-small",) if needs_e5 else ()
     if not unset("LLM_URLS", "MODELS_FILE"):
         await fetch_weights(*embedder)
         return None
@@ -391,16 +402,16 @@ async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack
     print_progress(f"starting vLLM with the profile {profile} (log: {data / 'logs' / 'vllm.log'})")
     url, process = await stack.enter_async_context(model_server(profile, data))
     os.environ |= {"LLM_URLS": url, "LLM_PROFILE": profile}
-    # Two cores prefill slowly, so more concurrent answers would all be late.
+    # Two cores read prompts slowly, so more concurrent answers would all be late.
     os.environ.setdefault("ADMISSION__SLOTS", "4")
     os.environ.setdefault("ADMISSION__FIRST_TOKEN_TARGET", "60")
-    # Next to the model, Redis may take longer than production's 0.2 s; the breaker would then drop the answer's log.
+    # Beside the model, a Redis command may take longer than production's 0.2 s, which would open the breaker.
     os.environ.setdefault("REDIS__SLOW_AFTER", "2")
     return process
 
 
 async def wait_for_model(process: asyncio.subprocess.Process, data: Path) -> None:
-    """Wait until vLLM is ready; llm-server ends it where that takes too long.
+    """Wait until vLLM is ready, or until llm-server ends it because the start takes too long.
 
     Raises:
         CannotRun: vLLM exits first.
@@ -426,9 +437,10 @@ def port_of(setting: str, default: int) -> int:
 async def run(profile: str, data: Path, *, once: bool, empty: bool) -> int:
     """Start everything, ask the questions, and serve; return the exit status.
 
-    `empty`: don't load the sample documents, and ask nothing about them.
+    With `empty` the sample documents are not loaded, and no question is asked.
     """
-    host, main_task = os.environ.get("HOST", "127.0.0.1"), asyncio.current_task()
+    host = os.environ.get("HOST", "127.0.0.1")
+    main_task = asyncio.current_task()
     # SIGTERM during the start acts like Ctrl-C: every child process is stopped.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel if main_task else sys.exit)
     async with AsyncExitStack() as stack:
@@ -448,19 +460,24 @@ async def run(profile: str, data: Path, *, once: bool, empty: bool) -> int:
             await wait_for_model(model, data)
         services = await stack.enter_async_context(open_chat(settings, engine=engine, index=index))
         demo = demo_signer(settings.demo_key_file)  # None with an external issuer or off loopback
-        tenant, token = settings.demo_tenant, None if demo is None else demo.token
-        staff_api = create_staff(staff, services.banks, tracer_provider=provider, demo=token, demo_tenant=tenant)
-        chat = create_chat(services, tracer_provider=provider, demo=demo, demo_tenant=tenant)
+        staff_api = create_staff(
+            staff,
+            services.banks,
+            tracer_provider=provider,
+            demo=None if demo is None else demo.token,
+            demo_tenant=settings.demo_tenant,
+        )
+        chat = create_chat(services, tracer_provider=provider, demo=demo, demo_tenant=settings.demo_tenant)
         await stack.enter_async_context(listening(staff_api, staff_socket))
         await stack.enter_async_context(listening(chat, chat_socket))
-        answered = empty or await ask_questions(
+        are_answered = empty or await ask_questions(
             f"http://{host}:{settings.port}",
             signer,
             expected_rate=services.models.pool.prefill_rate if model else None,
             demo=demo is not None,
         )
         if once:
-            return 0 if answered else 1
+            return 0 if are_answered else 1
         print_progress(
             f"\nCustomers: http://{host}:{settings.port}   Staff: http://{host}:{staff_settings.ingest_port}   "
             "Ctrl-C stops everything"
@@ -471,20 +488,25 @@ async def run(profile: str, data: Path, *, once: bool, empty: bool) -> int:
 
 
 async def ask_questions(url: str, signer: LocalSigner, *, expected_rate: float | None, demo: bool) -> bool:
-    """Ask one question in each language; return whether all answers are good (`AnswerPrinter.finish`)."""
-    headers, good = {"authorization": f"Bearer {token_of_guest(signer)}"}, True
+    """Ask one question in each language; return whether all are answered (`AnswerPrinter.finish`).
+
+    With the `demo` login, a request may choose between a quoted and a written answer.
+    """
+    headers = {"authorization": f"Bearer {token_of_guest(signer)}"}
+    are_answered = True
     async with aiohttp.ClientSession(url, headers=headers, timeout=aiohttp.ClientTimeout(total=300)) as http:
-        for question, way in QUESTIONS:
+        for question, mode in QUESTIONS:
             print(f"\nQ  {question}\nA  ", end="", flush=True)
             printer = AnswerPrinter(expected_rate)
-            async with http.post("/v1/chat", json={"message": question, "answer": way if demo else None}) as response:
+            async with http.post("/v1/chat", json={"message": question, "answer": mode if demo else None}) as response:
                 if response.status == 200:
                     async for event in read_events(response):
                         printer.print_event(event)
                 else:
                     print(f"({response.status}) {await response.text()}")
-            good = printer.finish() and good
-    return good
+            if not printer.finish():
+                are_answered = False
+    return are_answered
 
 
 def main() -> None:

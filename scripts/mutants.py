@@ -1,8 +1,9 @@
-"""Try the kept changes of tests/mutants, and print those that no test notices (`make mutants`).
+"""Apply the changes of tests/mutants one by one, and print those that no test notices (`make mutants`).
 
 usage: scripts/mutants.py PATCH...
 
-Each change is applied to a copy of the checkout, where the tests of its room run. Ends with 1 below 90 % noticed.
+Each change is applied to a copy of the checkout, where the tests of its room run. The exit status is 1 if the tests
+notice less than 90 % of the changes.
 """
 
 import json
@@ -18,27 +19,30 @@ REQUIRED_SHARE = 0.9
 
 
 def first_failure(copy: Path, room: Path) -> str:
-    """Return the first of a room's tests that fails or times out, empty where none does."""
+    """Return the first test of a room that fails or times out; empty if all pass."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--patience", "4", f"tests/{room}"]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: TID251  the tests' own
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-    failed = [line.split(" - ")[0] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return "" if done.returncode == 0 else (failed or [done.stdout[-300:]])[0]
+    finished = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if finished.returncode == 0:
+        return ""
+    failures = [line.split(" - ")[0] for line in finished.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failures[0] if failures else finished.stdout[-300:]
 
 
 def outcome(patch: str, copy: Path) -> str | None:
-    """Return the first failure under a change, empty where none fails; None where the patch does not apply."""
+    """Return the first failing test under a change; empty if all pass, None if the patch does not apply."""
     file = Path(patch.split("\n", 1)[0].removeprefix("--- a/"))
-    before = (copy / file).read_bytes()
-    if subprocess.run(["git", "apply", "-"], cwd=copy, input=patch, text=True, check=False).returncode:  # noqa: S607
+    original = (copy / file).read_bytes()
+    applied = subprocess.run(["git", "apply", "-"], cwd=copy, input=patch, text=True, check=False)  # noqa: S607
+    if applied.returncode != 0:
         return None
     failure = first_failure(copy, file.parent)
-    (copy / file).write_bytes(before)
+    (copy / file).write_bytes(original)
     return failure
 
 
 def main(patches: list[Path]) -> int:
-    """Try the changes, and return the exit status."""
+    """Try the changes, record the tests that notice them in noticed.json, and return the exit status."""
     noticed: dict[str, str | None] = {}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)  # PostgreSQL is another user
@@ -46,9 +50,12 @@ def main(patches: list[Path]) -> int:
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", ".data", ".*_cache"), symlinks=True)
         for patch in patches:
             text = patch.read_text("utf-8")
-            noticed[patch.name] = failure = outcome(text, copy)
-            words = "does not apply" if failure is None else failure or f"NOT NOTICED\n{text}"
-            print(f"{patch.name}: {words}", flush=True)
+            failure = outcome(text, copy)
+            noticed[patch.name] = failure
+            result = "does not apply" if failure is None else failure
+            if failure == "":
+                result = f"NOT NOTICED\n{text}"
+            print(f"{patch.name}: {result}", flush=True)
             (patch.parent / "noticed.json").write_text(json.dumps(noticed, indent=1) + "\n", "utf-8")
     tried = [failure for failure in noticed.values() if failure is not None]
     share = sum(map(bool, tried)) / max(1, len(tried))

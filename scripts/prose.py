@@ -1,8 +1,9 @@
 """Check the wording of pages, docstrings, log events, error texts and new commit subjects.
 
-usage: scripts/prose.py      exit status 1 where a text has a form of .prose.yaml, or of proselint's own
+usage: scripts/prose.py
 
-Code is left out, and so are quotes: they may show how not to write.
+The exit status is 1 if a text has a form that .prose.yaml or proselint itself rejects. Code and quotes are not checked,
+because they may show how not to write.
 """
 
 import ast
@@ -25,18 +26,20 @@ from proselint.tools import LintFile
 
 ROOT = Path(__file__).resolve().parents[1]
 RULES: dict[str, Any] = yaml.safe_load((ROOT / ".prose.yaml").read_text("utf-8"))
+# Code blocks, inline code, quotes, and the targets of links.
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`|\"[^\"\n]*\"|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
+# The first word of a commit's subject, after `component: `.
 SUBJECT = re.compile(r"(?:[\w, -]+: )?(\w[\w'-]*)")
 LOG_LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 CONFIG = Config(max_errors=10_000, checks={"house": True} | dict.fromkeys(RULES["proselint"], True))
 HOUSE = Check(check_type=PreferredForms(RULES["words"]), engine=Fancy(), path="house", message="write: {}")
-# What proselint takes for quotes begins at any apostrophe; quotes are left out by `CODE`.
+# proselint takes any apostrophe for the beginning of a quote, so `CODE` removes quotes instead.
 CHECKS = (check._replace(flags=check.flags._replace(allow_quotes=True)) for check in (*own_checks, HOUSE))
 CheckRegistry().register_many(tuple(CHECKS))
 
 
 def blanked(match: re.Match[str]) -> str:
-    """Return blanks of the match's shape, so that lines keep their numbers."""
+    """Return blanks in place of the match, with its line breaks, so that line numbers stay right."""
     return re.sub(r"[^\n]", " ", match[0])
 
 
@@ -80,7 +83,7 @@ def files() -> Iterator[Path]:
 
 
 def findings(name: str, text: str) -> Iterator[str]:
-    """Yield what the linter finds in a text, a line each."""
+    """Yield the linter's findings in a text, as one line each."""
     linted = LintFile(name, text)
     for result in linted.lint(CONFIG):
         start, end = result.check_result.span
@@ -99,7 +102,7 @@ def subjects() -> list[str]:
 
 
 def wrong_subject(subject: str) -> str:
-    """Return what is wrong with a commit's subject; empty where nothing is."""
+    """Return the fault of a commit's subject; empty if it has none."""
     first = SUBJECT.match(subject)
     if len(subject) > RULES["subject"]["longest"]:
         return f"longer than {RULES['subject']['longest']} characters"
@@ -112,12 +115,15 @@ def wrong_subject(subject: str) -> str:
 
 def main() -> int:
     """Print the findings; return the exit status."""
-    found = [line for path in files() for line in findings(path.relative_to(ROOT).as_posix(), prose_of(path))]
+    lines = [line for path in files() for line in findings(path.relative_to(ROOT).as_posix(), prose_of(path))]
     for subject in subjects():
-        found += findings(f"commit {subject!r}", subject)
-        found += [f"commit {subject!r}: {wrong}"] if (wrong := wrong_subject(subject)) else []
-    print("\n".join(found), file=sys.stderr, end="\n" if found else "")
-    return 1 if found else 0
+        lines += findings(f"commit {subject!r}", subject)
+        fault = wrong_subject(subject)
+        if fault:
+            lines.append(f"commit {subject!r}: {fault}")
+    for line in lines:
+        print(line, file=sys.stderr)
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":

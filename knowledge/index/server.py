@@ -370,7 +370,7 @@ def _advice(exc: UnexpectedResponse) -> str:
 
 
 def _failure(exc: BaseException) -> str:
-    """Return the cause of a failed call, as the end of a sentence about the server."""
+    """Return the first known cause in the chain of a failed call's exceptions, as the end of a sentence."""
     cause: BaseException | None = exc
     while cause is not None:
         match cause:

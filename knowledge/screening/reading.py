@@ -33,7 +33,7 @@ _WORDS: Final = {
     **dict(zip("壹貳參肆伍陸柒捌玖", "123456789", strict=True)), "壱": "1", "弐": "2", "参": "3", "貮": "2", "叁": "3",
 }  # fmt: skip
 _WORD: Final = "".join(_WORDS)
-# The 일 after a day of the month is not the digit one.
+# The 일 after a day of the month is not the digit one; `readings` writes 日 for it.
 _DAY: Final = re.compile(rf"(?<=월)(?:[ ]?[\d{_WORD}]){{1,2}}[ ]?일")
 # Eight or more digit words are a number, even with other words between them; so is a shorter run of digit words and
 # figures. A single digit word counts only if it stands alone.
