@@ -288,6 +288,7 @@ async def _ask_once(http: aiohttp.ClientSession, profile: Profile) -> None:
 
 
 def _exit_reason(settings: ServeSettings, status: int | None) -> str:
+    """Return a sentence about why vLLM has exited, from the end of its log."""
     if settings.log_file is None:
         return f"vLLM ended with status {status}: see its output above."
     log_text = settings.log_file.read_text(encoding="utf-8", errors="replace")

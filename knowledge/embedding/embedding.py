@@ -152,6 +152,7 @@ class LocalEmbedder:
                     job.result.set_exception(EmbeddingUnavailable("the embedder is closed"))
 
     async def _encoded(self, jobs: Sequence[_Job]) -> Vectors:
+        """Submit the jobs to the workers, and return their vectors in order; cancel them if the caller is cancelled."""
         if self._closing:
             raise EmbeddingUnavailable("the embedder is closed")
         for job in sorted(jobs, key=lambda job: job.size):  # padding costs as much as text
@@ -217,6 +218,7 @@ class LocalEmbedder:
         return True
 
     def _encode(self, encode: Encode, jobs: list[_Job]) -> None:
+        """Encode the jobs together, and set their results or their failure."""
         if not jobs:
             return
         try:

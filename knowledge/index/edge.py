@@ -199,6 +199,7 @@ class EdgeEngine:
 
     async def _update(self, collection: str, operation: Callable[[], edge.UpdateOperation]) -> None:
         """Run a write on a collection; flush it if the last flush is too long ago."""
+
         def update() -> None:
             shard = self._shard(collection)
             shard.update(operation())

@@ -196,6 +196,7 @@ def _encoded(plain: str) -> Iterator[ScreeningFinding]:
 
 
 def _decoded(run: str, decode: Callable[[str], bytes]) -> str | None:
+    """Return the decoded text if it is valid UTF-8 and mostly readable characters, else None."""
     try:
         text = decode(run).decode("utf-8")
     except (binascii.Error, ValueError):

@@ -109,6 +109,7 @@ def unpack_e5(source: Path, folder: Path) -> None:
 
 
 def _read_vocabulary(reader: Reader) -> Vocabulary:
+    """Read the pieces (offsets, scores, then one block of text) and the normalisation map."""
     count, *_specials, length = reader.read("<5iQ")
     offsets = np.frombuffer(reader.bytes(4 * (count + 1)), dtype="<u4")
     scores = np.frombuffer(reader.bytes(4 * count), dtype="<f4")
@@ -142,6 +143,7 @@ def _read_entry(reader: Reader) -> PackedTensor:
 
 
 def _write_tensors(path: Path, data: memoryview, packed: list[PackedTensor], shape: ModelDimensions) -> None:
+    """Write all tensors of the file as bfloat16, some blocks at a time."""
     entries = [TensorEntry(_name(tensor.name), "BF16", _dimensions(tensor, shape)) for tensor in packed]
     # Mean pooling does not use the pooler; zeros prevent a warning of transformers about missing weights.
     pooler = [
@@ -190,6 +192,7 @@ def _dimensions(tensor: PackedTensor, shape: ModelDimensions) -> tuple[int, ...]
 
 
 def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: ModelDimensions) -> None:
+    """Write the tokenizer that XLM-R models have: Unigram pieces, and `<s>` and `</s>` around a text."""
     ids = {piece: n for n, (piece, _) in enumerate(vocabulary.pieces)}
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     plain = {"single_word": False, "rstrip": False, "normalized": False, "special": True}

@@ -70,6 +70,7 @@ def _shape(tensor: ReaderTensor) -> tuple[int, ...]:
 def _write_weights(
     path: Path, sources: Mapping[str, ReaderTensor], *, threads: int, report: Callable[[float], None]
 ) -> None:
+    """Write the matrices of the layers as 8-bit integers with scales, all other tensors as bfloat16."""
     entries: list[TensorEntry] = []
     for name, tensor in sources.items():
         shape = _shape(tensor)
@@ -102,6 +103,7 @@ def _write_tensor(name: str, tensor: ReaderTensor, arrays: Arrays) -> int:
 
 
 def _config(metadata: Mapping[str, Any], *, vocabulary: int) -> dict[str, object]:
+    """Return the content of `config.json`, with the file's metadata under transformers' names."""
     fields = {name.removeprefix("qwen2."): value for name, value in metadata.items()}
     theta = _shortest(fields["rope.freq_base"])
     return {

