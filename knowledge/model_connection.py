@@ -169,10 +169,12 @@ class Connection:
         self, method: Literal["GET", "POST"], path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> aiohttp.ClientResponse:
         """Send a request to a path below the address, or to the address itself if `path` is empty."""
-        at = self._at.joinpath(path.removeprefix("/")).with_query(self._at.query) if path else self._at
+        target = self._at
+        if path:
+            target = target.joinpath(path.removeprefix("/")).with_query(self._at.query)
         return await self._http.request(
             method,
-            at,
+            target,
             data=None if body is None else msgspec.json.encode(body),
             allow_redirects=False,  # send prompts and keys only to the configured address
             headers={"Content-Type": "application/json", **self._host_header, **self.access.headers, **(headers or {})},
@@ -214,8 +216,9 @@ class Connection:
         except aiohttp.ServerTimeoutError:  # a TimeoutError, but a failed connection
             raise
         except TimeoutError as exc:
-            stopped = EndpointStopped(f"{self.name}: stopped")
-            raise stopped if self.stopped else DeadlineExceeded(phase, self.name) from exc
+            if self.stopped:
+                raise EndpointStopped(f"{self.name}: stopped") from exc
+            raise DeadlineExceeded(phase, self.name) from exc
         finally:
             self._waits.discard(wait)
 
@@ -245,7 +248,7 @@ class Connection:
         if status in (401, 403) and _BAD_REQUEST not in beginning and not by_firewall:
             return AccessDenied(f"{self.name}: it refused the key ({status}): {self._remedies.key}")
         reason = "by a firewall before it" if by_firewall else refusal_names(beginning)
-        reason = f"{status}{': ' if reason else ''}{reason}"
+        reason = f"{status}: {reason}" if reason else str(status)
         if status in (400, 403, 413, 422):
             return RequestRejected(f"{self.name}: it refused the request ({reason})", body=beginning)
         if status in (404, 405, 501):

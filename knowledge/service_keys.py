@@ -36,8 +36,7 @@ MOST_OF_TENANT = 100
 MOST_LISTED = 1000
 POLL_SECONDS = 1.0
 DEADLINE_SECONDS = 2.0
-KNOWN_FOR_SECONDS = 5.0
-"""The age at which the last read of the keys is too old."""
+KNOWN_FOR_SECONDS = 5.0  # the age at which the last read of the keys is too old
 _DAY = 86_400.0
 
 KEYS = Table(

@@ -88,7 +88,9 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
         """The name that a collection records; embedders with different vectors must have different names."""
         if self.revision is not None:
             return hub_name(self.model or "", self.revision)
-        return self.model or ("" if self.folder is None else self.folder.name)
+        if self.model:
+            return self.model
+        return "" if self.folder is None else self.folder.name
 
     def below(self, weights: Path) -> "EmbedderSettings":
         """Return the settings with the folder set below `weights`, unless a folder or an endpoint is configured."""

@@ -8,10 +8,8 @@ from knowledge.identity.errors import TokenRefused
 from knowledge.identity.issuers import LONGEST_TENANT, Issuer, path_of
 from knowledge.identity.principal import MACHINE, ROLES, Principal
 
-LONGEST_SUBJECT = 200
-"""In characters, as in the SQL tables."""
-LONGEST_NAME = 100
-"""In characters, of a role or a group."""
+LONGEST_SUBJECT = 200  # characters, as in the SQL tables
+LONGEST_NAME = 100  # characters of a role or a group
 MOST_NAMES = 200
 """The most roles, and the most groups, of a token; every search and audit row contains them."""
 

@@ -12,8 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_
 
 from knowledge.identity.principal import MACHINE, ROLES, Role
 
-LONGEST_TENANT = 100
-"""In characters, as in the SQL tables."""
+LONGEST_TENANT = 100  # characters, as in the SQL tables
 _LONGEST_PREFIX = 50
 _PREFIX = r"^([A-Za-z0-9_.:|@/-]*[_.:|@/-])?$"
 """A prefix ends with a separator: the prefix `staff` would also claim another issuer's subject `stafford`."""

@@ -40,8 +40,7 @@ _MALFORMED = (
     RecursionError,
 )  # fmt: skip
 """The exceptions that a malformed key set raises, depending on the field."""
-_FIRST_KEYS_PAUSE = 1.0
-"""Seconds between two fetches while no key is known."""
+_FIRST_KEYS_PAUSE = 1.0  # seconds between two fetches while no key is known
 _REASONS: Mapping[type[Exception], str] = {
     jwt.DecodeError: "the token is not a JWT",
     jwt.InvalidSignatureError: "the token is not signed with its issuer's key",

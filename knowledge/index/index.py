@@ -42,12 +42,10 @@ _T = TypeVar("_T")
 _EARLIER_WEIGHT = 0.5
 """The weight of the earlier question's vector; the question's own weighs 1."""
 _PAGE = 256
-_COUNT_EVERY = 5.0
-"""Seconds between two counts of each tenant's points."""
+_COUNT_EVERY = 5.0  # seconds between two counts of each tenant's points
 _MOST_TENANTS = 1000
 """The tenants whose points are counted, largest first; any other is assumed to have as many as the smallest of them."""
-_CHECK_EVERY = 1.0
-"""Seconds after which a reader checks again which collection the alias points to."""
+_CHECK_EVERY = 1.0  # seconds after which a reader checks again which collection the alias points to
 
 log = structlog.get_logger(__name__)
 

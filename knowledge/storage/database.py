@@ -121,6 +121,7 @@ def _stop_once(connection: Any, _entry: ConnectionPoolEntry) -> None:
 
 
 def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:
+    """Switch SQLite to its write-ahead log, with a wait of up to 5 s for locks."""
     cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, which SQLAlchemy does not type
     cursor.execute("PRAGMA busy_timeout=5000")
     try:

@@ -77,9 +77,9 @@ class TlsSettings(TlsFiles, frozen=True):
         if not url.startswith("rediss:"):
             return {}
         return {
-            "ssl_ca_certs": self.ca_file and str(self.ca_file),
-            "ssl_certfile": self.cert_file and str(self.cert_file),
-            "ssl_keyfile": self.key_file and str(self.key_file),
+            "ssl_ca_certs": str(self.ca_file) if self.ca_file else None,
+            "ssl_certfile": str(self.cert_file) if self.cert_file else None,
+            "ssl_keyfile": str(self.key_file) if self.key_file else None,
             "ssl_cert_reqs": "required",
             "ssl_check_hostname": True,
             "ssl_min_version": ssl.TLSVersion.TLSv1_2,
