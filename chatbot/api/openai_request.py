@@ -135,10 +135,8 @@ def _client_message(message: ChatMessage, position: int) -> ClientMessage:
 
 
 def _text_of(content: str | Sequence[ContentPart] | None, param: str) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
+    if content is None or isinstance(content, str):
+        return content or ""
     for part in content:
         if part.type != "text":
             raise Unsupported(f"Content of type '{part.type[:40]}' is not read: questions are text only", param=param)

@@ -156,7 +156,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class ListedConversation(msgspec.Struct, frozen=True):
-    """A conversation as returned by `history_list.lua`; `changed` is the time of its last change, for a cursor."""
+    """A conversation as returned by `history_list.lua`; `changed` is the exact text of its last change's time."""
 
     id: str
     changed: str

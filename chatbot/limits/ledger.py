@@ -196,7 +196,7 @@ class Ledger:
         try:
             return reservation_with(limits=self._take_quota(scopes, reservation_id, tokens), local=True)
         except ChatError:
-            if may_be_executed:
+            if may_be_executed:  # then Redis must release it
                 rejected = reservation_with(limits=self._quota_limits(scopes), local=True)
                 self._deferred.defer(DeferredWrite("settlement", partial(self.settle, rejected, Usage())))
             raise

@@ -102,7 +102,7 @@ class OutageQuota:
             bucket.spent_since = max(0, bucket.spent_since + tokens - reserved)
 
     def use(self, charged: ChargedScope, *, now: float) -> Use:
-        """Return the use of this replica's share of a scope; tokens that do not fit now count as used."""
+        """Return the use of this replica's share of a scope; the half that the bucket never holds counts as used."""
         bucket = self._bucket(charged, now)
         share = charged.limit.share(self._replicas)
         empty_in = bucket.level * 120 / share.tokens_per_minute

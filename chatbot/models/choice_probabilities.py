@@ -26,15 +26,11 @@ def choice_probabilities(
     of them, or if their total probability is below `least_mass`. A token that begins several choices (a byte that two
     Korean syllables share) is ignored.
     """
-    spellings_by_choice = [[spelling.lower().encode() for spelling in choice] for choice in choices]
+    words_by_choice = [[spelling.lower().encode() for spelling in choice] for choice in choices]
     masses = [0.0] * len(choices)
     for token, logprob in logprobs:
         text = token.lstrip(b" \n\r\t").lower()
-        matching_choices = [
-            n
-            for n, spellings in enumerate(spellings_by_choice)
-            if any(_begins(text, spelling) for spelling in spellings)
-        ]
+        matching_choices = [n for n, words in enumerate(words_by_choice) if any(_begins(text, word) for word in words)]
         if len(matching_choices) == 1:
             masses[matching_choices[0]] += math.exp(logprob)
     total = sum(masses)
@@ -44,7 +40,7 @@ def choice_probabilities(
 
 
 def _begins(token: bytes, spelling: bytes) -> bool:
-    """Return whether the token is a beginning of the word, or the whole word: "예." counts, "예금" and "" do not.
+    """Return whether the token begins the word, or is the word with punctuation: "예." counts, "예금" and "" do not.
 
     A Korean word of two syllables may have endings (아니+오, 아니+요); a single syllable is too ambiguous.
     """

@@ -357,10 +357,10 @@ def _read_entry(
     special = FAMILY_TOKENS
     if entry.tokenizer is not None:
         try:
-            count, added = read_tokenizer(entry.tokenizer)
+            count, added_tokens = read_tokenizer(entry.tokenizer)
         except UnknownTokenizer as exc:
             raise ModelsMisconfigured(f"LLM_TOKENIZER (or `tokenizer` in MODELS_FILE): {exc}") from exc
-        special = SpecialTokens(added)
+        special = SpecialTokens(added_tokens)
         if entry.group == "primary":
             counter.exact = count
     return partial(

@@ -119,10 +119,7 @@ class Generation:
         count: Callable[[str], int],
         partial_answer: PartialAnswer | None = None,
     ) -> None:
-        """`most_tokens` limits answer and thinking over all endpoints; `count` estimates tokens without ids.
-
-        `partial_answer` comes from another process.
-        """
+        """`most_tokens` limits answer and thinking over all endpoints; `count` estimates tokens that have no ids."""
         self.answer = partial_answer or PartialAnswer()
         self._chat = chat
         self._sampling = sampling

@@ -242,7 +242,7 @@ class Pool:
     async def check_all(self) -> None:
         """Detect the capabilities of all endpoints; an endpoint that fails starts with an open breaker.
 
-        An endpoint with another model also only starts so, during a rollout: if its entry has one with the right model.
+        So does an endpoint with another model if another endpoint of its entry has the right one, as during a rollout.
 
         Raises:
             ModelsMisconfigured: an entry serves only another model, or all endpoints deny access.

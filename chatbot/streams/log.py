@@ -228,7 +228,7 @@ class AnswerLog:
     async def renew(
         self, writers: Mapping[AnswerId, tuple[str, int]], *, lease_ms: int | None = None
     ) -> dict[AnswerId, WriterStanding]:
-        """Renew the leases of answers, of which `writers` has tenant and epoch; return the writers' standings."""
+        """Renew the leases of answers, whose tenants and epochs are in `writers`; return the writers' standings."""
         options = {
             "lease_ms": self._lease_ms if lease_ms is None else lease_ms,
             "reader_ms": round(_READ_MARK_SECONDS * 1000),
@@ -325,9 +325,9 @@ class AnswerLog:
         return msgspec.json.decode(refs, type=tuple[PassageRef, ...])
 
     async def read_all(self, logs: Mapping[AnswerId, tuple[str, int]]) -> dict[AnswerId, list[LogEntry]]:
-        """Return the new entries of logs, of which `logs` has tenant and number of the last entry that was read.
+        """Return the new entries of each log, if there are any.
 
-        An answer without new entries is left out.
+        `logs` has each answer's tenant, and the number of the last entry that was read before.
         """
         new_entries: dict[AnswerId, list[LogEntry]] = {}
         answer_of_key: dict[bytes, AnswerId] = {}

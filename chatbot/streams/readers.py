@@ -165,7 +165,7 @@ class Answers:
         """End every read, and hand the answers of this process over to other replicas.
 
         Raises:
-            StoreUnavailable: the leases could not be given up; they lapse without that.
+            StoreUnavailable: the leases could not be given up; they lapse at the end of their term.
         """
         self.elsewhere.end_all()
         await self.writers.hand_over()

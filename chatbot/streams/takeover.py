@@ -63,7 +63,7 @@ class Takeover:
                 await self._writers.renew_leases()
             slept_at = anyio.current_time()
             await anyio.sleep(self._parts.settings.heartbeat)
-            if anyio.current_time() - slept_at > self._log.lease_seconds:
+            if anyio.current_time() - slept_at > self._log.lease_seconds:  # this process stood still
                 self._no_renewal_at = anyio.current_time()
 
     async def _take_over_lapsed(self) -> None:
@@ -77,10 +77,7 @@ class Takeover:
                             await self.take_over(tenant, answer_id, reason)
 
     def _reason_for(self, answer_id: AnswerId, lapsed_for: float) -> TakeoverReason | None:
-        """Return the reason for which this process takes over an answer whose lease has lapsed, or None if it does not.
-
-        `lapsed_for` is the time in seconds since the lapse.
-        """
+        """Return why this process takes over an answer whose lease lapsed `lapsed_for` seconds ago, or None."""
         if answer_id in self._to_cancel:
             return "cancel"
         if answer_id in self._reads:
@@ -100,13 +97,13 @@ class Takeover:
         """Continue an answer whose writer's lease has lapsed; return whether this process writes it now.
 
         Raises:
-            StoreUnavailable: Redis cannot be asked.
+            StoreUnavailable: Redis is unavailable.
         """
         continue_answer, writers = self._continue_answer, self._writers
         # If this process writes the answer, its next append renews the lapsed lease.
         if continue_answer is None or writers.draining or answer_id in writers:
             return False
-        if self._renewable_for < OUTAGE_TERMS * self._log.lease_seconds:
+        if self._renewable_for < OUTAGE_TERMS * self._log.lease_seconds:  # the writer may live
             return False
         with anyio.CancelScope(shield=True):  # an answer that was taken over must get a writer
             taken = await self._log.take_over(tenant, answer_id)

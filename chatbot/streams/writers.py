@@ -165,7 +165,7 @@ class Writers:
         return msgspec.structs.replace(failed(ChatError(), handoff=text), retryable=True)
 
     async def _write(self, live: LiveAnswer) -> None:
-        """Write the events of an answer until it ends, and have an incomplete log written later."""
+        """Write the events of an answer until it ends; defer the rest if its log is then incomplete."""
         try:
             with contained("writer", self._parts.on_failure):
                 await self._log_and_publish(live)

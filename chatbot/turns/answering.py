@@ -91,9 +91,9 @@ class Answering:
 
     @property
     def model_chooses_unit(self) -> bool:
-        """Whether the model chooses the quoted units: their ranking is close, and the model is fast enough."""
-        one_of_close_units = len(close_candidates(self.ranked_units)) > 1 and not asks_two_things(self.turn.question)
-        return one_of_close_units and may_choose(self.services.models.pool.prefill_rate)
+        """Whether the model chooses what is quoted: several units rank close, and the model is fast enough."""
+        has_choice = len(close_candidates(self.ranked_units)) > 1 and not asks_two_things(self.turn.question)
+        return has_choice and may_choose(self.services.models.pool.prefill_rate)
 
     def update(self, **fields: Any) -> None:
         """Set fields of the result."""
@@ -254,12 +254,12 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
     def show_place(position: int, seconds: float) -> None:
         live.emit(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
 
-    unknown = await services.retrieval.unknown_share(turn.question, turn.search, tenant=turn.who.tenant)
+    unknown_share = await services.retrieval.unknown_share(turn.question, turn.search, tenant=turn.who.tenant)
     if live.output:
         known_evidence: Evidence | None = Evidence.CERTAIN  # or the previous writer would not have begun a text
     else:
         known_evidence = answerability.evidence_of_search(
-            turn.search.hits, unknown, turn.language, services.answerability()
+            turn.search.hits, unknown_share, turn.language, services.answerability()
         )
     is_written = turn.answer is AnswerMode.WRITTEN
     slot = services.admission.slot(
@@ -270,7 +270,7 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
     else:
         needs_model = known_evidence is None
     async with slot if needs_model else nullcontext():
-        evidence = known_evidence or await probe_evidence(answering, unknown, place)
+        evidence = known_evidence or await probe_evidence(answering, unknown_share, place)
         if evidence is Evidence.NONE:
             answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
         elif is_written and evidence is Evidence.CERTAIN:
@@ -279,7 +279,7 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
             await quote_answer(answering, place, certain=evidence is Evidence.CERTAIN)
 
 
-async def probe_evidence(answering: Answering, unknown: float, place: Place) -> Evidence:
+async def probe_evidence(answering: Answering, unknown_share: float, place: Place) -> Evidence:
     """Return the evidence level: ask the model of one passage after the other until the level is certain."""
     turn = answering.turn
     weights = answering.services.answerability()
@@ -288,11 +288,15 @@ async def probe_evidence(answering: Answering, unknown: float, place: Place) -> 
         for probe in turn.prompt.probes:
             yes, _ = await probabilities(answering, place, probe, YES_OR_NO)
             answering.update(probes=(*answering.result.probes, yes))
-            score = answerability.score(turn.search.hits, answering.result.probes, unknown, turn.language, weights)
+            score = answerability.score(
+                turn.search.hits, answering.result.probes, unknown_share, turn.language, weights
+            )
             only_first_counts = weights.likeliest == 0
             if score >= weights.threshold or only_first_counts:
                 break
-        span.set_attributes({"probe.yes": answering.result.probes, "probe.unknown": unknown, "probe.score": score})
+        span.set_attributes(
+            {"probe.yes": answering.result.probes, "probe.unknown": unknown_share, "probe.score": score}
+        )
     return answerability.evidence_of_score(score, weights)
 
 

@@ -38,7 +38,8 @@ def chosen_units(ranked: Sequence[Candidate], choices: Sequence[Sequence[float]]
     in_ranked_order = [first, *(choice[::-1] for choice in reversed_choices)]
     pairs = zip(posterior(ranked, in_ranked_order), ranked, strict=True)
     (_, likeliest), *others = sorted(pairs, key=lambda pair: -pair[0])
-    return (likeliest, *(unit for probability, unit in others[:1] if probability >= _LEAST_SECOND))
+    likely_second = [unit for probability, unit in others[:1] if probability >= _LEAST_SECOND]
+    return (likeliest, *likely_second)
 
 
 def choice_prompts(

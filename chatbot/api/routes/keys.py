@@ -94,16 +94,11 @@ async def create_key(requested: KeyRequest, manager: KeyManager, keys: TheServic
     """Create a key of the caller's tenant; the caller may give only roles that they have."""
     if manager.is_machine:
         raise Forbidden("only people may create keys; a service key may not")
-    forbidden_roles = sorted(set(requested.roles) - _givable_roles(manager))
+    roles = frozenset(requested.roles)
+    forbidden_roles = sorted(roles - _givable_roles(manager))
     if forbidden_roles:
         raise Forbidden(f"you cannot give roles that you do not have: {', '.join(forbidden_roles)}")
-    new = NewKey(
-        tenant=manager.tenant,
-        name=requested.name,
-        roles=frozenset(requested.roles),
-        made_by=_name(manager),
-        days=requested.days,
-    )
+    new = NewKey(tenant=manager.tenant, name=requested.name, roles=roles, made_by=_name(manager), days=requested.days)
     try:
         made, secret = await keys.make(new)
     except KeyRefused as exc:

@@ -58,10 +58,7 @@ async def spending(
     model: Name = None,
     role: Annotated[tuple[Role, ...], FailFast(), Query()] = (),
 ) -> list[ScopeSpending]:
-    """Return the use of the tenant, of a model by the tenant, and of the user `sub` if it is given.
-
-    The user's limits are those of the roles `role`.
-    """
+    """Return the use of the tenant, of a model by the tenant, and of the user `sub` with the roles `role`."""
     caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=model or models.model, roles=frozenset(role))
     scopes = await ledger.spending(caller)
     return [scope_spending(spent) for spent in scopes if spent.scope != "user" or sub is not None]

@@ -1,4 +1,4 @@
--- Returns the state; writes only what dead processes left reserved.
+-- Returns the state, after returning the tokens that dead processes had reserved.
 -- Arguments: days.
 
 give_back_lapsed()

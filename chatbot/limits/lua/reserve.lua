@@ -1,19 +1,19 @@
--- Reserves tokens, a request and a slot in all scopes, or writes nothing. Returns the state, and of a refusal its scope,
--- dimension and wait (µs): those that stay full for longest. When a slot is free nobody knows: its wait is 0.
+-- Reserves tokens, a request and a slot in all scopes, or writes nothing. Returns the state; a refusal has the scope
+-- and the dimension that stay full for longest, and the wait in µs (0 for a slot: it is unknown when one is free).
 -- Arguments: id, tokens, lease (µs), keep_seconds, days, limits (of each scope, by dimension).
 
 local day = day_of(args.days)
 give_back_lapsed()
 local scopes = read_scopes(day.name)
 
--- A command that redis-py sent again, because the connection broke before the reply, must not be charged twice; nor one
--- that arrives after its caller gave it up and settled it.
+-- A command must not be charged twice if redis-py sends it again because the connection broke before the reply. It must
+-- not be charged at all if it arrives after its caller gave up and settled it.
 if redis.call("EXISTS", RESERVATION, SETTLED) > 0 then
   return report(scopes)
 end
 
 local refusal
-local function weigh(scope, dimension, wait)
+local function keep_longest(scope, dimension, wait)
   if not refusal or wait > refusal.wait then
     refusal = { scope = scope, dimension = dimension, wait = wait }
   end
@@ -24,16 +24,16 @@ for _, name in ipairs(SCOPES) do
   local tokens_wait = window_wait(window, "t", window.tokens, args.tokens, limit.tokens_per_minute)
   local requests_wait = window_wait(window, "r", window.requests, 1, limit.requests_per_minute)
   if scope.leases >= limit.concurrent then
-    weigh(name, "concurrent", 0)
+    keep_longest(name, "concurrent", 0)
   end
   if tokens_wait > 0 then
-    weigh(name, "tokens_per_minute", tokens_wait)
+    keep_longest(name, "tokens_per_minute", tokens_wait)
   end
   if requests_wait > 0 then
-    weigh(name, "requests_per_minute", requests_wait)
+    keep_longest(name, "requests_per_minute", requests_wait)
   end
   if scope.spent + args.tokens > limit.tokens_per_day then
-    weigh(name, "tokens_per_day", day.ends - now)
+    keep_longest(name, "tokens_per_day", day.ends - now)
   end
 end
 if refusal then
@@ -43,7 +43,7 @@ end
 for name, scope in pairs(scopes) do
   charge(scope.window, args.tokens, 1)
   spend_day(scope, day.name, args.tokens)
-  if name ~= "tenant" then -- there `give_back_lapsed` finds them
+  if name ~= "tenant" then -- `give_back_lapsed` needs the tenant's
     redis.call("ZREMRANGEBYSCORE", scope.leases_key, "-inf", now)
   end
   redis.call("ZADD", scope.leases_key, now + args.lease, args.id)

@@ -1,5 +1,5 @@
--- Forgets what a scope has spent of its minute and of its days, and counts that it did: what was charged before must not
--- be given back a second time when it is settled. Slots stay with the answers that run. Returns the state.
+-- Resets the minute's and the days' use of a scope to 0, and counts the reset: a settlement must not return tokens that
+-- were charged before it. Running answers keep their slots. Returns the state.
 -- Arguments: scope (its name), days.
 
 local keys = KEYS_OF[args.scope]

@@ -1,15 +1,16 @@
--- Shared by the ledger's scripts (prepended to each of them).
+-- The functions that the ledger's scripts share; this text is prepended to each of them.
 --
--- A window is a hash of one-second buckets, t<second> and r<second>, beside their running sums T and R, the oldest
--- second that may be there (o) and the newest of each (nt, nr): a reservation touches only what has left since the last
--- one, and only a refusal reads all buckets. What was charged in second s may have been charged at its very end, so it
--- counts until s + 61: never more than the limit in any 60 s. Its generation (g) rises when the clock was set back, for
--- a second that was removed may come again: what was charged in an older generation is corrected in the day only.
+-- A window is a hash of one-second buckets of tokens (t<second>) and requests (r<second>). It also has their running
+-- sums (T and R), the oldest second that may have a bucket (o), and the newest second of each kind (nt, nr).
+-- A reservation reads only the buckets that have become stale since the last one; only a refusal reads all buckets.
+-- Tokens of second s may have been charged at its end, so they count until s + 61: no 60 s exceed the limit.
+-- The generation (g) rises when the clock is set back, because a removed second may then come again: a charge of an
+-- older generation is corrected only in the day's tokens.
 -- Times are whole microseconds (exact in a double until the year 2255), so the wait of a refusal is exact.
 --
--- KEYS: for each scope its window, days and leases; then the reservation, the tenant's last answers' lengths, their 95th
--- percentile, and the mark that the reservation is settled.
--- Every script takes `now` (microseconds, for tests); without it the server's time counts.
+-- KEYS: each scope's window, days and leases; then the reservation, the lengths of the tenant's last answers, their
+-- 95th percentile, and the mark that the reservation is settled.
+-- Every script accepts `now` (microseconds, for tests) in place of the server's time.
 
 local SPAN, MICRO = 61, 1000000
 local SCOPES = { "tenant", "user", "model" }
@@ -47,8 +48,8 @@ local function read_window(key)
     stale = {},
   }
   local last_stale, newest = second - SPAN, math.max(window.newest_tokens, window.newest_requests)
-  -- Nothing of it counts any more; nor does what was charged more than a window ahead of a clock that was set back:
-  -- it would be held against its owner until the clock has caught up.
+  -- All buckets are stale. So are those more than a window in the future, which a clock that was set back has left:
+  -- otherwise they would count until the clock has reached them again.
   if newest <= last_stale or newest > second + SPAN then
     window.tokens, window.requests, window.newest_tokens, window.newest_requests = 0, 0, 0, 0
     window.oldest, window.all_stale = second, stored[3] and true
@@ -57,18 +58,18 @@ local function read_window(key)
       window.stale[#window.stale + 1] = "t" .. at
       window.stale[#window.stale + 1] = "r" .. at
     end
-    local gone = redis.call("HMGET", key, unpack(window.stale))
-    for i = 1, #gone, 2 do
-      window.tokens = window.tokens - (gone[i] or 0)
-      window.requests = window.requests - (gone[i + 1] or 0)
+    local stale_buckets = redis.call("HMGET", key, unpack(window.stale))
+    for i = 1, #stale_buckets, 2 do
+      window.tokens = window.tokens - (stale_buckets[i] or 0)
+      window.requests = window.requests - (stale_buckets[i + 1] or 0)
     end
     window.oldest = last_stale + 1
   end
   return window
 end
 
--- Microseconds until `amount` fits under `limit`: when enough of the oldest buckets (fields `letter`<second>) have left.
--- Nothing larger than the limit comes here.
+-- Returns the microseconds until enough of the oldest buckets (fields `letter`<second>) are stale for `amount` to fit
+-- under `limit`. `amount` is at most `limit`.
 local function window_wait(window, letter, used, amount, limit)
   local excess = used + amount - limit
   if excess <= 0 then
@@ -108,12 +109,12 @@ local function charge(window, tokens, requests)
     "nt", window.newest_tokens, "nr", window.newest_requests, "g", window.generation,
     "t" .. second, window.bucket_tokens + tokens, "r" .. second, window.bucket_requests + requests
   )
-  if window.bucket_requests == 0 then -- the first of this second: the others need not say it again
+  if window.bucket_requests == 0 then -- once a second is enough
     redis.call("EXPIRE", window.key, 2 * SPAN)
   end
 end
 
--- Let the leases live as long as the longest of them, and somewhat longer, so that few reservations need say it.
+-- Keeps the leases until the longest of them ends, and 10 minutes more, so that few reservations need an EXPIRE.
 local function keep_leases(key, lease)
   local keep = math.ceil(lease / MICRO) + SPAN
   if redis.call("TTL", key) < keep then
@@ -121,12 +122,12 @@ local function keep_leases(key, lease)
   end
 end
 
--- Of `days` ({name, ends} of today and tomorrow) the present one: the process that asks may be behind the server.
+-- Returns the current one of `days` ({name, ends} of today and tomorrow): the caller's clock may be behind the server's.
 local function day_of(days)
   return now >= days.today.ends and days.tomorrow or days.today
 end
 
--- The state of the scope with these keys; `day` is the name of today, a field of its days.
+-- Returns the state of the scope with these keys; `day` is the name of the day, a field of the scope's days.
 local function read_scope(keys, day)
   local days = redis.call("HMGET", keys.days, day, "resets")
   return {
@@ -147,7 +148,7 @@ local function read_scopes(day)
   return scopes
 end
 
--- Of the days before `day` the last two stay: what is spent of every day never expires, and each would stay for good.
+-- The last days before the current one that are kept: the key of a scope with daily use never expires.
 local DAYS_BEFORE = 2
 
 local function forget_days_before(key, day)
@@ -165,15 +166,15 @@ end
 
 local function spend_day(scope, day, amount)
   redis.call("HINCRBY", scope.day_key, day, amount)
-  if scope.spent == 0 then -- a new day's first, or one that was given back whole
+  if scope.spent == 0 then -- the day's first tokens, or the first after all were returned
     forget_days_before(scope.day_key, day)
     redis.call("EXPIRE", scope.day_key, 3 * 86400)
   end
   scope.spent = scope.spent + amount
 end
 
--- What was charged when: its second, its tokens, how often each scope had been reset (a reset forgives only what came
--- before it), and the generation of each window.
+-- Returns a part of a reservation: its second, its tokens, the number of each scope's resets at that time (a reset
+-- forgives only earlier charges), and the generation of each window.
 local function part_of(scopes, tokens)
   local resets, generations = {}, {}
   for n, name in ipairs(SCOPES) do
@@ -182,7 +183,7 @@ local function part_of(scopes, tokens)
   return { second, tokens, resets, generations }
 end
 
--- What the keys of a scope begin with, and the keys that begin so: of a reservation whose caller is not asking.
+-- Returns the prefix of a scope's keys; `keys_under` returns the keys with a prefix, for another caller's reservation.
 local function prefix_of(keys)
   return string.sub(keys.window, 1, -#":window" - 1)
 end
@@ -191,7 +192,7 @@ local function keys_under(prefix)
   return { window = prefix .. ":window", days = prefix .. ":days", leases = prefix .. ":leases" }
 end
 
--- A new reservation, of one part so far.
+-- Returns the stored form of a reservation.
 local function record_of(day, tokens, parts)
   return {
     day = day,
@@ -202,24 +203,24 @@ local function record_of(day, tokens, parts)
   }
 end
 
--- Charge in the scopes with these keys what was used in place of what was reserved; returns their states. What was not
--- used goes back to where it was charged, the latest extension first; what was used beyond the reservation is added to
--- the latest part.
+-- Charges the used tokens in place of the reserved ones, in the scopes with these keys; returns the scopes' states.
+-- Unused tokens are returned to the parts where they were charged, the latest extension first. Tokens used beyond the
+-- reservation are added to the latest part.
 local function correct(record, used, keys_of)
   local corrections = {}
-  local function note(part, amount)
+  local function add_correction(part, amount)
     local at, _, resets, generations = unpack(part)
     corrections[#corrections + 1] = { at = at, amount = amount, resets = resets, generations = generations }
   end
   local unused = record.tokens - used
   if unused < 0 then
-    note(record.parts[#record.parts], -unused)
+    add_correction(record.parts[#record.parts], -unused)
   end
   for i = #record.parts, 1, -1 do
-    local back = math.min(unused, record.parts[i][2])
-    if back > 0 then
-      note(record.parts[i], -back)
-      unused = unused - back
+    local returned = math.min(unused, record.parts[i][2])
+    if returned > 0 then
+      add_correction(record.parts[i], -returned)
+      unused = unused - returned
     end
   end
 
@@ -229,7 +230,7 @@ local function correct(record, used, keys_of)
     local window = scope.window
     for i = 1, #corrections do
       local part = corrections[i]
-      if part.resets[n] == scope.resets then -- else it was forgiven with all the rest
+      if part.resets[n] == scope.resets then -- otherwise a reset has forgiven it
         spent = spent + part.amount
         if part.at >= window.oldest and part.generations[n] == window.generation and not window.all_stale then
           redis.call("HINCRBY", window.key, "t" .. part.at, part.amount)
@@ -246,9 +247,9 @@ local function correct(record, used, keys_of)
   return scopes
 end
 
--- Give back what the tenant's questions reserved whose processes died: their leases have ended, and nobody has settled
--- them. The reservation stays, of no tokens, so that a late settlement charges what was used. Some at a time.
-local MOST_LAPSED = 10
+-- Returns the tokens of the tenant's reservations whose processes died: their leases have ended without a settlement.
+-- Each reservation stays with 0 tokens, so that a late settlement charges the used ones.
+local MOST_LAPSED = 10 -- at a time
 
 local function give_back_lapsed()
   local leases = KEYS_OF.tenant.leases
@@ -262,7 +263,7 @@ local function give_back_lapsed()
       last[2] = 0
       local emptied = { day = record.day, tokens = 0, parts = { last }, user = record.user, model = record.model }
       if redis.pcall("SET", key, cjson.encode(emptied), "KEEPTTL").err then
-        return -- Redis takes no writes: what is there may be read all the same
+        return -- Redis accepts no writes, but the script may still read
       end
       local keys_of = { tenant = KEYS_OF.tenant, user = keys_under(record.user), model = keys_under(record.model) }
       redis.call("ZREM", keys_of.user.leases, id)
@@ -273,7 +274,7 @@ local function give_back_lapsed()
   end
 end
 
--- Charge tokens and a request now, for a reservation that Redis lacks; returns the record of such a reservation.
+-- Charges tokens and a request now, for a reservation that Redis lacks; returns the record of such a reservation.
 local function charge_now(day, tokens)
   local scopes = read_scopes(day.name)
   for _, scope in pairs(scopes) do

@@ -1,12 +1,12 @@
--- Appends events and the model output behind them, if the writer still owns the answer, and renews its lease.
+-- Appends events and their model output, if the writer still owns the answer, and renews its lease.
 -- Returns the writer's standing (`WriterStanding` in log.py).
--- An append that is sent again changes nothing: a number that is there is skipped, and output has its place.
--- Arguments by position, unlike every other script's: it runs once a token, and unpacking names took up to a tenth more of
--- Redis's time. `AnswerLog.append` in log.py writes them.
+-- A repeated append changes nothing: stored numbers are skipped, and output is written at its position.
+-- Unlike in other scripts, arguments have positions, not names: this script runs for each token, and unpacking names
+-- needed up to a tenth more of Redis's time. `AnswerLog.append` in log.py encodes them.
 
 local ANSWER, EVENTS, OUTPUT, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local epoch, lease_ms, keep_seconds, ended, output_before, output, outcome = unpack(ARGV, 1, 7)
-local FIRST_EVENT = 8 -- from there on three arguments an event: its number, name and data
+local FIRST_EVENT = 8 -- the first of three arguments per event: number, name and data
 local REPLACED, OWNED, CANCELLED, DELETED, BEHIND = 0, 1, 2, 3, 5
 
 local stored = redis.call("HMGET", ANSWER, "epoch", "n", "cancelled", "frame")
@@ -15,14 +15,14 @@ if not stored_epoch then
   return redis.call("EXISTS", ANSWER .. ":deleted") == 1 and DELETED or BEHIND
 end
 if stored_epoch ~= epoch then
-  -- A lower one: Redis has forgotten that this writer took the answer over.
+  -- With a lower epoch, Redis has lost this writer's takeover.
   return tonumber(stored_epoch) < tonumber(epoch) and BEHIND or REPLACED
 end
-if not frame and ended == "0" then -- it has ended: this append arrives late
+if not frame and ended == "0" then -- the answer has ended: this append arrives late
   return OWNED
 end
 local n = tonumber(stored_n)
--- Redis has forgotten what it had: a replica that was promoted, a log that was not on the disk.
+-- The append must follow the stored events and output: a promoted replica or a restart may have lost some.
 local follows = #ARGV < FIRST_EVENT or tonumber(ARGV[FIRST_EVENT]) <= n + 1
 if not follows or (#output > 0 and redis.call("STRLEN", OUTPUT) < tonumber(output_before)) then
   return BEHIND
@@ -41,7 +41,7 @@ if #ARGV >= FIRST_EVENT then
   end
 end
 if ended ~= "0" then
-  if ended == "2" and not cancelled then -- nobody read it: `claim.lua`
+  if ended == "2" and not cancelled then -- nobody read it; `claim.lua` uses this
     redis.call("HSET", ANSWER, "abandoned", 1)
   end
   redis.call("ZREM", OPEN_ANSWERS, ANSWER)

@@ -1,6 +1,6 @@
--- Writes the next number of a process's count.
+-- Stores the next number of a process's count.
 -- KEYS: the process's count. Arguments: the number, keep_seconds.
--- Returns the number before it (0: there is none), and the name of this run of the server, where it may be asked.
+-- Returns the previous number (0: none), and the id of this run of the server ("" if INFO is not permitted).
 
 local BEAT = KEYS[1]
 local number, keep_seconds = ARGV[1], ARGV[2]

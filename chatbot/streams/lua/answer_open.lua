@@ -1,7 +1,8 @@
--- Opens an answer's log: its owner, what a successor needs, and its writer's lease (ms of Redis's time).
--- A second time changes nothing but the lease, and nothing at all where another writer has taken the answer over or it
--- has ended: the command of a caller that gave it up may arrive late. A successor opens what Redis has forgotten, be it
--- the log or only its takeover.
+-- Opens an answer's log: its owner, the data for a successor, and its writer's lease (ms of Redis's time).
+-- A second call changes only the lease. It changes nothing if another writer has taken the answer over or the answer
+-- has ended, since the command of a caller that gave up may arrive late. A successor opens a log that Redis has lost,
+-- or whose takeover it has lost.
+-- Returns 0 if another writer has taken the answer over, else 1.
 -- Arguments: epoch, lease_ms, keep_seconds, sub, conversation, then the checkpoint and the passages, stored as they are.
 -- The hash's field `frame` is the checkpoint, `n` the number of events.
 

@@ -20,9 +20,9 @@ for i, own_epoch in ipairs(args.epochs) do
   elseif tonumber(epoch) > own_epoch then
     standing = REPLACED
   elseif tonumber(epoch) < own_epoch then
-    standing = BEHIND -- Redis has forgotten that this writer took the answer over
+    standing = BEHIND -- Redis has lost this writer's takeover
   else
-    -- XX: an answer that has ended meanwhile is not opened again.
+    -- XX: an answer that has ended is not opened again.
     redis.call("ZADD", OPEN_ANSWERS, "XX", now + args.lease_ms, answer)
     if cancelled then
       standing = CANCELLED

@@ -1,7 +1,7 @@
--- Takes an answer over, only where its writer's lease has lapsed and it has not ended. Raises the epoch, so that
--- whatever its old writer still sends is refused.
+-- Takes an answer over, if its writer's lease has lapsed and it has not ended. Raises the epoch, so that appends of the
+-- previous writer are rejected.
 -- Arguments: the new lease in ms.
--- Returns nothing where there is nothing to take; else epoch, sub, conversation, checkpoint, whether it is cancelled,
+-- Returns nothing if the answer was not taken over; else epoch, sub, conversation, checkpoint, whether it is cancelled,
 -- passages, outcome, output and events, in this order.
 
 local ANSWER, EVENTS, OUTPUT, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]

@@ -1,7 +1,7 @@
--- Reports how far answers are, and leaves marks for their writers.
+-- Returns the progress of answers, and sets marks for their writers.
 -- KEYS: the open answers, then the answers, in the order of `subs`.
 -- Arguments: mark ("read": they are read on another replica; "cancelled"; or empty), subs (each answer's customer).
--- Returns, packed, each answer's `AnswerProgress` (log.py), in order; a lease that has lapsed is negative.
+-- Returns, packed, each answer's `AnswerProgress` (log.py), in order; `lease_left` of a lapsed lease is negative.
 
 local OPEN_ANSWERS = KEYS[1]
 local args = cmsgpack.unpack(ARGV[1])
