@@ -66,13 +66,13 @@ keys_app = typer.Typer(no_args_is_help=True, help="The keys of machines.")
 app.add_typer(keys_app, name="keys")
 
 
-def settings_or_exit(of: type[S]) -> S:
+def settings_or_exit(kind: type[S]) -> S:
     """Read the settings, or print one line for each invalid value and exit with 2; log warnings to stderr."""
     configure_logs(level="WARNING", log_format="console")
     try:
-        return of()
+        return kind()
     except (ValidationError, SettingsError) as exc:
-        for line in wrong_settings(exc, of, os.environ):
+        for line in wrong_settings(exc, kind, os.environ):
             typer.echo(f"chatbot: {line}", err=True)
         typer.echo("chatbot: docs/settings.md lists every environment variable.", err=True)
         raise typer.Exit(2) from exc

@@ -49,9 +49,9 @@ def read_calibration(path: Path | None) -> Calibration:
     Raises:
         CalibrationRefused: the file cannot be read or is not a valid calibration.
     """
+    file = files("chatbot") / "calibration.yaml" if path is None else path
     try:
-        text = (files("chatbot") / "calibration.yaml" if path is None else path).read_text("utf-8")
-        return Calibration.model_validate(yaml.safe_load(text))
+        return Calibration.model_validate(yaml.safe_load(file.read_text("utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise CalibrationRefused(f"CALIBRATION_FILE {path} cannot be read: {exc}") from exc
     except ValidationError as exc:

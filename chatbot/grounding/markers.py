@@ -46,8 +46,7 @@ class MarkerFilter:
         self._held = held[certain:]
         pieces: list[str] = []
         for piece in _MARKER.split(held[:certain]):
-            follows_marker = bool(pieces)
-            if follows_marker:  # drop the spaces after a marker that began a line
+            if pieces:  # the piece follows a marker: if the marker began a line, drop the spaces after it
                 self._skip_blanks = self._at_line_start
             text = piece.lstrip(" \t") if self._skip_blanks else piece
             if text:

@@ -31,8 +31,8 @@ def _is_denial(sentence: str) -> bool:
     """Return whether the main clause of a sentence is negative."""
     if not has_negation(sentence):
         return False
-    is_one_clause = len(sentence) <= _ONE_CLAUSE
-    return bool(_FINAL_NEGATION.search(sentence) or (is_one_clause and _NEGATED_VERB.search(sentence)))
+    is_verb_negated = len(sentence) <= _ONE_CLAUSE and _NEGATED_VERB.search(sentence) is not None
+    return is_verb_negated or _FINAL_NEGATION.search(sentence) is not None
 
 
 YES: Final = "네|예|그렇습니다|맞습니다|yes|sure|certainly"

@@ -184,13 +184,14 @@ def _with_compounds(text: str, separate: Iterable[Quantity]) -> list[Quantity]:
 
 
 def _continues_period(text: str, first: Quantity, second: Quantity) -> bool:
+    """Return whether the second quantity adds a smaller unit to the first one: 1년 6개월, but not 6개월 1년."""
     if not first.readings or not second.readings or not _JOINED.fullmatch(text, first.end, second.start):
         return False
-    larger, smaller = first.readings[0], second.readings[0]
-    if larger.unit != smaller.unit or larger.unit not in (MONTHS, SECONDS):
+    unit = first.readings[0].unit
+    if unit not in (MONTHS, SECONDS) or second.readings[0].unit != unit:
         return False
-    # The larger unit comes first, and the second quantity is smaller than one such unit: not "6개월 1년".
-    return first.numbers[-1] != larger.value and 0 < second.numbers[0] * _unit_size(second) < _unit_size(first)
+    is_larger_unit = first.numbers[-1] != first.readings[0].value
+    return is_larger_unit and 0 < second.numbers[0] * _unit_size(second) < _unit_size(first)
 
 
 def _unit_size(quantity: Quantity) -> Decimal:

@@ -43,13 +43,15 @@ class SentenceSplitter:
             at = mark.start()
             end = _boundary(self.pending, mark, final=final)
             if end == _UNDECIDED:
-                self._scan_from, self.settled = at, at + 1
+                self._scan_from = at
+                self.settled = at + 1
                 return pieces
             if end == _NO_BOUNDARY:
                 self._scan_from = mark.end()
                 continue
             pieces.append(self.pending[:end])
-            self.pending, self._scan_from = self.pending[end:], 0
+            self.pending = self.pending[end:]
+            self._scan_from = 0
         # No undecided mark remains, so the next scan starts here.
         self._scan_from = self.settled = len(self.pending)
         return pieces
@@ -129,7 +131,8 @@ def _boundary_at_full_stop(text: str, at: int, end: int, *, final: bool) -> int:
         return _UNDECIDED
     if following == "\n":
         return end
-    continues = _number_continues(text, at, following) if is_number else following.islower() or following.isdigit()
+    word_continues = following.islower() or following.isdigit()
+    continues = _number_continues(text, at, following) if is_number else word_continues
     return _NO_BOUNDARY if continues else end
 
 

@@ -78,7 +78,8 @@ class GroundingStream:
         pending = self._sentences.pending[: self._sentences.settled]
         safe = self._safe_length(pending, complete=False)
         whole_feeds = max((end for end in self._feed_ends if end <= safe), default=0)
-        return [*events, *self._show_up_to(pending, safe if safe - whole_feeds > _LONGEST_TOKEN else whole_feeds)]
+        shown_length = safe if safe - whole_feeds > _LONGEST_TOKEN else whole_feeds
+        return [*events, *self._show_up_to(pending, shown_length)]
 
     def close(self) -> list[Event]:
         """Return the events of the remaining text."""
@@ -100,7 +101,8 @@ class GroundingStream:
             while shown > self._shown_length and not self._is_stated(sentence, shown):  # "14 years" of "14 years old"
                 shown = len(sentence[: shown - _length_of_last_word(sentence[:shown])].rstrip())
             events = self._show_up_to(sentence, shown)
-            candidates = (self._stating_units if self._shown_length else []) or self._units
+            stating_units = self._stating_units if self._shown_length else []
+            candidates = stating_units or self._units
             events += self._replace(_nearest(candidates, sentence) if candidates else None)
         self._shown_length, self._checked_length, self._cut_at, self._stating_units = 0, 0, None, []
         self._feed_ends = [end - length for end in self._feed_ends if end > length]
@@ -121,10 +123,9 @@ class GroundingStream:
         return [*events, self._cite(unit, start, len(self.text)), *self._show("\n\n")]
 
     def _cite(self, unit: CheckedUnit, start: int, end: int) -> Citation:
-        passage = self._sources[unit.n - 1]
         if unit.n not in self.cited:
             self.cited += (unit.n,)
-        return citation(unit.n, passage, unit.text, start, end)
+        return citation(unit.n, self._sources[unit.n - 1], unit.text, start, end)
 
     def _show_up_to(self, sentence: str, length: int) -> list[Event]:
         """Show the next characters of the sentence up to `length`, divided as they were fed."""

@@ -68,10 +68,7 @@ class CheckedUnit:
         return not unsupported_by(claimed, [named_rows, self.quantified_prose])
 
     def names_amount(self, claimed: Quantity, sentence: str) -> bool:
-        """Return whether a sentence names an amount as the unit's prose does: "a cable charge of 8,000".
-
-        It contains over half of the weight of the words before the amount. `states` checks amounts of tables.
-        """
+        """Return whether a sentence has most of the words before an amount in the unit's prose ("cable charge of")."""
         if claimed.kinds.isdisjoint(_AMOUNTS):
             return True
         is_in_prose, sentence_words = False, features(sentence)
@@ -84,7 +81,7 @@ class CheckedUnit:
                 name = features(" ".join(words_before[-_NAME_WORDS:]))
                 if not name or 2 * self._weight(name & sentence_words) > self._weight(name):
                     return True
-        return not is_in_prose
+        return not is_in_prose  # `states` checks the amounts of tables
 
 
 def checked_units(sources: Sequence[Passage], *, question: str, contact: str) -> tuple[CheckedUnit, ...]:

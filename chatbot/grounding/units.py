@@ -33,7 +33,6 @@ class Unit:
 
 
 # Each `\b` below becomes `_END`, so that "won입니다" ends a word too: Hangul after Latin letters is a particle.
-_B: Final = r"\b"
 _END: Final = r"(?![A-Za-z])"
 # The look-aheads exclude words that begin like a counter (3일 / 일반, 5건 / 건강). Directly after a number a counter
 # may have a particle (보증인 3명의 동의); after a space, or before one of these endings, 명의, 회의 and 주의 are nouns.
@@ -93,7 +92,7 @@ _UNIT_ROWS: Final[tuple[tuple[str, str, int | str], ...]] = (
     (r"대(?!출|상|금|면|표|한|여|리|행|기|부)", "대", 1),
     (r"쪽|페이지|pages?\b", "쪽", 1),
 )
-_PATTERNS: Final = tuple(pattern.replace(_B, _END) for pattern, _, _ in _UNIT_ROWS)
+_PATTERNS: Final = tuple(pattern.replace(r"\b", _END) for pattern, _, _ in _UNIT_ROWS)
 _UNITS: Final = tuple(Unit(tuple(names.split("|")), Decimal(str(factor))) for _, names, factor in _UNIT_ROWS)
 ANY_UNIT: Final = f"(?:{'|'.join(_PATTERNS)})"  # after a number in words
 # Between a number and its unit: 여 (over), emphasis, a blank, a hyphen, and adjectives.
@@ -154,10 +153,7 @@ def leading_currency(text: str, at: int) -> tuple[Unit, int] | None:
 
 
 def unknown_unit(text: str, start: int, end: int) -> tuple[str, str]:
-    """Return the currency code beside a bare number at [start, end) and "", or "" and the noun after the number.
-
-    Both are empty for a year or an age.
-    """
+    """Return (currency code, "") or ("", noun) of a bare number at [start, end); both are empty for a year or age."""
     before, behind = _CODE_BEFORE.search(text, max(0, start - 5), start), _WORD_BEHIND.match(text, end)
     word_before, word_behind = before[1] if before else "", behind[1] if behind else ""
     for code in (word_before, word_behind):

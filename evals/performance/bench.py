@@ -123,10 +123,15 @@ async def until_model_ready(product: RunningProduct) -> None:
     try:
         with anyio.fail_after(MODEL_READY_SECONDS):
             async with session(product.url) as http:
-                while (await (await http.get("/readyz")).json())["models"] != "ok":  # noqa: ASYNC110  another process
+                while await models_state(http) != "ok":  # noqa: ASYNC110  another process
                     await anyio.sleep(0.1)
     except TimeoutError as exc:
         raise ProductNotStarted("the product could not call its model within a minute: is the machine busy?") from exc
+
+
+async def models_state(http: aiohttp.ClientSession) -> str:
+    async with http.get("/readyz") as response:
+        return str((await response.json())["models"])
 
 
 async def prepare(spec: ProductSpec, settings: Settings, plan: BenchPlan, console: Console) -> BenchSetup:

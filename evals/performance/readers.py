@@ -148,7 +148,8 @@ class Reader(asyncio.Protocol):
             self._handle(event)
 
     def _handle(self, event: bytes) -> None:
-        fields = dict(line.partition(b": ")[::2] for line in event.splitlines())
+        parts = [line.partition(b": ") for line in event.splitlines()]
+        fields = {name: value for name, _, value in parts}
         if b"id" not in fields:  # a heartbeat
             return
         answer_id, _, n = fields[b"id"].decode("ascii").rpartition(".")

@@ -101,7 +101,7 @@ def dialogue_run(
         relevant={turn_id: dict.fromkeys(turn_documents, 1) for turn_id, turn_documents in documents.items()},
     )
     rows = summarise(turn_dataset, [], answers, contact=contact).rows
-    by_dialogue = [list(dialogue_rows) for _, dialogue_rows in groupby(rows, key=lambda row: row.id.rpartition("/")[0])]
+    by_dialogue = [list(dialogue_rows) for _, dialogue_rows in groupby(rows, key=_dialogue_id)]
 
     def figures(sampled_dialogues: Sequence[Sequence[Row]]) -> Measures:
         return dialogue_measures(list(chain.from_iterable(sampled_dialogues)), documents)
@@ -150,6 +150,10 @@ def _contain(passages: Iterable[Source | RelatedPassage], documents: frozenset[s
 
 def _judgement(row: Row) -> Judgement | None:
     return row.judged.judgement if row.judged else None
+
+
+def _dialogue_id(row: Row) -> str:
+    return row.id.rpartition("/")[0]
 
 
 def _answer(row: Row) -> CustomerAnswer:

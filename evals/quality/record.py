@@ -92,10 +92,7 @@ def own_bank() -> OwnBank:
         auth = AuthSettings(issuer="unused", public_key_file=Path("unused"))
         settings = Settings(redis_url=redis_url, audit_key=audit_key, auth=auth)
         has_endpoint = settings.models_file is not None or bool(settings.llm_urls)
-        return OwnBank(
-            banks=read_banks(settings.bank_file),
-            endpoint=settings.models if has_endpoint else None,
-        )
+        return OwnBank(banks=read_banks(settings.bank_file), endpoint=settings.models if has_endpoint else None)
     except ValidationError as exc:
         errors = "; ".join(f"{'__'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in exc.errors())
         raise ProductNotStarted(f"the environment is not the chatbot's: {errors}") from exc
@@ -324,7 +321,7 @@ class Recorder:
             )
             probabilities.append(yes)
             score = answerability.score(result.hits, probabilities, unknown, language, weights)
-            if score >= weights.threshold or not weights.likeliest:
+            if score >= weights.threshold or not weights.likeliest:  # more probes change nothing
                 return probabilities, score >= weights.threshold
         return probabilities, False
 

@@ -163,7 +163,8 @@ def _severity(case: tuple[Row, list[str]]) -> tuple[bool, bool, bool, int]:
 
 def _case(row: Row, row_faults: Sequence[str]) -> str:
     parts = [f"### {row.id} {row.kind}{' (unanswerable)' if row.unanswerable else ''}", row.question]
-    parts += [f"A right answer holds: {' · '.join(row.answers)}"] if row.answers else []
+    if row.answers:
+        parts.append(f"A right answer holds: {' · '.join(row.answers)}")
     parts.append("\n".join(f"- {fault}" for fault in row_faults))
     if row.judged is not None:
         answer = row.judged.answer

@@ -156,7 +156,7 @@ class RecordedAnswerCheck:
             if digits is None:
                 continue
             # Never 1: texts express it in words (yearly, each), so a check may rightly accept it.
-            for first in "23456789":
+            for first in "23456789".replace(digits.group()[0], ""):
                 other = f"{first}{digits.group()[1:]}"
                 altered_quantity = quantity.text.replace(digits.group(), other, 1)
                 if _plain(other) not in stated and unsupported_quantities(altered_quantity, sources):

@@ -146,23 +146,23 @@ def retrieval_measures(rows: Sequence[Row]) -> Measures:
 def answer_measures(rows: Sequence[Row]) -> Measures:
     """Return the measures of answers; shares without cases are None."""
     scored = [row.judged for row in rows if row.judged]
-    answered = [answer for answer in scored if not answer.answer.refused]
-    first, first_p95 = score_waits(answer.answer.first_token_seconds for answer in answered)
-    whole, whole_p95 = score_waits(answer.answer.seconds for answer in answered)
+    answers = [one.answer for one in scored if not one.answer.refused]
+    first, first_p95 = score_waits(answer.first_token_seconds for answer in answers)
+    whole, whole_p95 = score_waits(answer.seconds for answer in answers)
     return {
         "answers": len(scored),
         "answered": rounded(mean_of(rows, "answered")),
         **{judgement: rounded(mean_of(rows, judgement)) for judgement in Judgement},
-        "grounded": rounded(mean(answer.answer.grounded for answer in answered)),
-        "quoted": rounded(mean(answer.answer.quoted for answer in answered)),
+        "grounded": rounded(mean(answer.grounded for answer in answers)),
+        "quoted": rounded(mean(answer.quoted for answer in answers)),
         "citation_precision": rounded(mean_of(rows, "citation_precision")),
         "citation_recall": rounded(mean_of(rows, "citation_recall")),
         "refusal_precision": rounded(
             mean(row.unanswerable for row in rows if row.judged and row.judged.answer.refused)
         ),
         "refusal_recall": rounded(mean_of(rows, "refused_rightly")),
-        "numbers_not_in_cited": sum(len(answer.unfounded) for answer in scored),
-        "errors": sum(answer.answer.finish_reason.startswith(("error", "cut")) for answer in scored),
+        "numbers_not_in_cited": sum(len(one.unfounded) for one in scored),
+        "errors": sum(one.answer.finish_reason.startswith(("error", "cut")) for one in scored),
         "first_token_seconds_median": rounded(first),
         "first_token_seconds_p95": rounded(first_p95),
         "answer_seconds_median": rounded(whole),

@@ -4,14 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from operator import itemgetter
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from evals.questions.sample import CorpusEntry, Dataset, read_lines
 from ingest.bulk import LoadDisplay, LoadOrder, LoadOutcome, LocalFiles, LocalTarget, SourceFile, find_files, load
-from ingest.catalogue import Metadata, midnight
+from ingest.catalogue import Metadata, VersionKey, midnight
 from ingest.errors import Suspicious
 from ingest.services import Services
 from ingest.settings import Settings
@@ -70,21 +69,23 @@ async def backdate_visibility(outcomes: Sequence[LoadOutcome], index: Index, *, 
 
     An approval doesn't apply to past days, and questions with `as_of` ask about the version valid then.
     """
-    dated = [(outcome.key, outcome.file.metadata.effective_from) for outcome in outcomes if outcome.key]
-    by_start = sorted(
-        ((key.document_id, midnight(day, zone), key) for key, day in dated if day is not None),
-        key=itemgetter(0, 1),
-    )
-    for (document_id, start, key), following in zip_longest(by_start, by_start[1:]):
-        until = following[1] if following and following[0] == document_id else None
-        if start <= now:
-            await index.set_visibility(
-                tenant=key.tenant,
-                document_id=document_id,
-                version=key.version,
-                visible_from=start,
-                visible_until=until,
-            )
+    versions_of: dict[str, list[tuple[float, VersionKey]]] = {}
+    for outcome in outcomes:
+        day = outcome.file.metadata.effective_from
+        if outcome.key is not None and day is not None:
+            versions_of.setdefault(outcome.key.document_id, []).append((midnight(day, zone), outcome.key))
+    for document_id, versions in versions_of.items():
+        versions.sort(key=itemgetter(0))
+        ends = [*(start for start, _ in versions[1:]), None]
+        for (start, key), end in zip(versions, ends, strict=True):
+            if start <= now:
+                await index.set_visibility(
+                    tenant=key.tenant,
+                    document_id=document_id,
+                    version=key.version,
+                    visible_from=start,
+                    visible_until=end,
+                )
 
 
 def document_ids(corpus: Sequence[CorpusEntry]) -> dict[str, str]:

@@ -175,11 +175,7 @@ def header_of(path: Path) -> RecordingHeader | None:
 def write_recording(recording: Recording, path: Path) -> None:
     """Write a recording, one JSON object per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines: Iterable[RecordingHeader | RecordedPassage | RecordedAnswer] = (
-        recording.header,
-        *recording.passages.values(),
-        *recording.answers,
-    )
+    lines: list[msgspec.Struct] = [recording.header, *recording.passages.values(), *recording.answers]
     path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
 

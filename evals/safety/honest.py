@@ -38,11 +38,8 @@ def main(
         for text in refused[:REFUSED_SHOWN]:
             typer.echo(f"refused: {text}", err=True)
         interval = share_interval(len(refused), len(questions))
-        measures[name] = {
-            "refused": len(refused),
-            "of": len(questions),
-            "interval_95": (interval.low, interval.high),
-        }
+        interval_95 = (interval.low, interval.high)
+        measures[name] = {"refused": len(refused), "of": len(questions), "interval_95": interval_95}
         holds = holds and len(refused) <= MOST_REFUSED * len(questions)
     typer.echo(json.dumps(measures, ensure_ascii=False))
     if not holds:

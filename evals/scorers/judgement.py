@@ -85,9 +85,12 @@ def judge_answer(text: str, question: str, answers: Sequence[str]) -> Judgement:
     """Return the best judgement of an answer over the known ones."""
     statements = _statements(text)
     facts = [answer for answer in answers if len(answer) <= LONGEST_FACT]
-    judgements = [_by_facts(text, statements, question, facts)] if facts else []
-    judgements += (_by_text(text, statements, question, answer) for answer in answers if len(answer) > LONGEST_FACT)
-    return next((judgement for judgement in Judgement if judgement in judgements), Judgement.BESIDE)
+    texts = [answer for answer in answers if len(answer) > LONGEST_FACT]
+    judgements = [_by_text(text, statements, question, known) for known in texts]
+    if facts:
+        judgements.append(_by_facts(text, statements, question, facts))
+    best_first = tuple(Judgement)
+    return min(judgements, key=best_first.index, default=Judgement.BESIDE)
 
 
 def _by_facts(text: str, statements: Sequence[_Statement], question: str, facts: Sequence[str]) -> Judgement:
