@@ -48,6 +48,7 @@ def main(patches: list[Path]) -> int:
         Path(name).chmod(0o755)  # PostgreSQL is another user
         copy = Path(name) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", ".data", ".*_cache"), symlinks=True)
+        (copy / ".venv").symlink_to(ROOT / ".venv")  # has the identity provider of the tests
         for patch in patches:
             text = patch.read_text("utf-8")
             failure = outcome(text, copy)

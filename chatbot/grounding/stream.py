@@ -135,10 +135,8 @@ class GroundingStream:
         return [event for start, end in pairwise(ends) for event in self._show(sentence[start:end])]
 
     def _show(self, text: str) -> list[Event]:
-        if not text:
-            return []
         self.text += text
-        return [Token(text=text)]
+        return [Token(text=text)] if text else []
 
     def _safe_length(self, sentence: str, *, complete: bool) -> int:
         """Return how many characters of the sentence may be shown; `complete` if its end is known."""

@@ -9,9 +9,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 import stamina
 
+from chatbot import quotes
 from chatbot.errors import IndexUnavailable
-from chatbot.quotes import close_candidates
-from chatbot.quotes import rank as rank_units
 from chatbot.retrieval import PASSAGES, Retrieval
 from evals.questions import TENANT, Sample
 from evals.sample_bank import sample_banks
@@ -81,7 +80,7 @@ def ranking_of(
 ) -> Ranking:
     """Return the ranking of a question; the first `prompt_hits` hits are in the prompt."""
     prompt_texts = [hit.passage.text for hit in hits[:prompt_hits]]
-    quoted = close_candidates(rank_units(sample.text, hits[:prompt_hits], language_of(sample.text)))
+    quoted = quotes.close_candidates(quotes.rank(sample.text, hits[:prompt_hits], language_of(sample.text)))
     return Ranking(
         id=sample.id,
         documents=documents_of(hits, entries),
