@@ -319,7 +319,7 @@ async def open_audit(
     """Open the process's audit writer; at the end of the block, it writes the pending records.
 
     Raises:
-        AuditUnavailable: the database cannot be asked.
+        AuditUnavailable: the database is unavailable.
     """
     audit = Audit(engine, settings)
     await audit.prepare()

@@ -400,7 +400,7 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
 def logged_usage(turn: Turn, live: LiveAnswer) -> Usage:
     """Return the usage of the answer's prompt and of the logged output.
 
-    It replaces the usage of the probes: their prompt is the beginning of the answer's, and is charged once.
+    The probes are not added: their prompts are the beginning of the answer's prompt, which is charged once.
     """
     logged = read_output(live.output)
     return Usage(prompt_tokens=turn.prompt.tokens, answer_tokens=logged.tokens, thinking_tokens=logged.prompt.thinking)
