@@ -84,6 +84,7 @@ def test_a_process_ends_despite_a_cancelled_query_of_sqlite(tmp_path: Path) -> N
     async def give_up() -> None:
         engine = open_engine(f"sqlite+aiosqlite:///{path}")
         async with engine.connect() as connection:
+            await connection.exec_driver_sql("PRAGMA busy_timeout=500")
             with anyio.move_on_after(0.2) as waiting:
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")
         assert waiting.cancelled_caught
