@@ -186,11 +186,11 @@ def _minutes(parts: dict[str, str | None]) -> tuple[int, ...]:
     minute = 30 if parts.get("past") else int(parts.get("min") or 0)
     if hour > 24 or minute > 59:
         return ()
-    half = parts.get("half") or (parts.get("am") or "")[:1].lower()
-    if half and hour == 12:
-        hour = 12 if half in _NOON_WORDS else 0
-    elif hour in _AFTERNOON_HOURS.get(half, ()):
+    half_day = parts.get("half") or (parts.get("am") or "")[:1].lower()  # a Korean word, "a" or "p"
+    if half_day and hour == 12:
+        hour = 12 if half_day in _NOON_WORDS else 0
+    elif hour in _AFTERNOON_HOURS.get(half_day, ()):
         hour += 12
-    elif not half and parts.get("min") is None and 1 <= hour <= 12:
+    elif not half_day and parts.get("min") is None and 1 <= hour <= 12:
         return (hour * 60 + minute, (hour + 12) % 24 * 60 + minute)
     return (hour % 24 * 60 + minute,)

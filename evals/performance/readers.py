@@ -289,7 +289,7 @@ async def readers(plan: ReadersPlan, spec: ProductSpec, settings: Settings, cons
     most_readers = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
     answers = min(plan.answers, most_readers // plan.readers_each)
     async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console):
-        pass
+        pass  # only loads; the started replicas open the index
     async with AsyncExitStack() as parts:
         replicas = await parts.enter_async_context(two_replicas(spec, plan))
         process = parts.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))

@@ -100,7 +100,7 @@ _HITS_SHOWN = 5
 async def attack(plan: AttackPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
     """Run both tools on one running product."""
     async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console):
-        pass
+        pass  # only loads; the started product opens the index
     async with started_part(run_scripted_model(spec, Behaviour(obeys=True))) as model:
         scripted = await anyio.to_thread.run_sync(scripted_settings, spec)
         async with started_part(run_product(spec, model, **scripted, **NO_LIMITS)) as product:
