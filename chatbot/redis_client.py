@@ -28,14 +28,10 @@ from knowledge.tls import SYSTEM_TLS, TlsSettings
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-LATE_SECONDS = 0.02
-"""The delay of a timer that shows that the event loop was too busy to read replies."""
-GRACE_SECONDS = 0.05
-"""The additional time of a command in that case."""
-CHECK_SECONDS = 60.0
-"""The interval of the checks of Redis's configuration."""
-MAX_CONNECTIONS = 64
-"""The pool size of one process for one Redis."""
+LATE_SECONDS = 0.02  # the delay of a timer that shows that the event loop was too busy to read replies
+GRACE_SECONDS = 0.05  # the additional time of a command in that case
+CHECK_SECONDS = 60.0  # the interval of the checks of Redis's configuration
+MAX_CONNECTIONS = 64  # the pool size of one process for one Redis
 DEMOTED = (ReadOnlyError,)
 """Errors of a demoted master: its connections are closed, because a new one may reach the new master."""
 

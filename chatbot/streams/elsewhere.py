@@ -17,8 +17,7 @@ from knowledge.identity import Principal
 from telemetry.supervision import contained
 
 POLL_SECONDS = 0.05
-_CHECK_SECONDS = 1.0
-"""The interval of the checks; a mark "read" counts for longer (`chatbot.streams.log`)."""
+_CHECK_SECONDS = 1.0  # the interval of the checks; a mark "read" counts for longer (`chatbot.streams.log`)
 
 
 class SharedRead(Feed):
@@ -28,8 +27,7 @@ class SharedRead(Feed):
         super().__init__()
         self.who = who
         self.followers = 0
-        self.log_existed = False
-        """Whether a check has found its log since the read began."""
+        self.log_existed = False  # whether a check has found its log since the read began
         self._failing_since = math.inf
 
     def record_success(self) -> None:

@@ -33,13 +33,10 @@ from chatbot.streams.log import AnswerId, answer_key
 from knowledge.identity import Principal
 
 _STILL_CLAIMED = "another request with this Idempotency-Key is still being accepted"
-_KEEP_SECONDS = 86_400.0
-"""How long a bound key is kept: longer than any log, since a key without its answer's log is free."""
-_MOST_UNWRITTEN = 10_000
-"""Keys that are bound in this process alone: beyond these, the oldest is dropped."""
+_KEEP_SECONDS = 86_400.0  # of a bound key: longer than any log, since a key without its answer's log is free
+_MOST_UNWRITTEN = 10_000  # keys that are bound in this process alone: beyond these, the oldest is dropped
 
-Begin = Callable[[], Awaitable["StartedAnswer"]]
-"""Starts an answer."""
+Begin = Callable[[], Awaitable["StartedAnswer"]]  # starts an answer
 
 
 class IdempotencySettings(BaseModel, frozen=True):
@@ -57,8 +54,7 @@ class StartedAnswer:
 
     answer_id: AnswerId
     limits: Limits | None
-    joined: bool = False
-    """Whether another request started it."""
+    joined: bool = False  # whether another request started it
 
 
 class KeyClaim(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -88,10 +84,8 @@ class IdempotencyKeys:
         self._breaker = breaker
         self._settings = settings
         self._deferred = deferred
-        self._locks = WeakValueDictionary[str, anyio.Lock]()
-        """A lock for each key, so that this process handles its requests one at a time."""
-        self._unwritten: dict[str, KeyClaim] = {}
-        """The keys that are bound in this process and not yet in Redis."""
+        self._locks = WeakValueDictionary[str, anyio.Lock]()  # for each key: its requests are handled one at a time
+        self._unwritten: dict[str, KeyClaim] = {}  # of the keys that are bound here and not yet in Redis
         self._script = redis.register_script((files("chatbot.streams") / "lua" / "claim.lua").read_text("utf-8"))
 
     async def begin_once(self, who: Principal, key: str | None, digest: str, begin: Begin) -> StartedAnswer:

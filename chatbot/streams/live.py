@@ -18,12 +18,9 @@ class LiveAnswer(Feed):
 
     stage: Stage = "writing"
     log_state: LogState = "whole"
-    unread = False
-    """Whether the answer was cancelled because nobody read it, and not by its customer."""
-    outcome = b""
-    """The encoded result for a successor, empty until it is decided."""
-    log_opening = LogOpening("")
-    """The content of a new log: the first one, and one that replaces a log which Redis has lost."""
+    unread = False  # whether the answer was cancelled because nobody read it, and not by its customer
+    outcome = b""  # the encoded result for a successor, empty until it is decided
+    log_opening = LogOpening("")  # of the first log, and of one that replaces a log which Redis has lost
 
     def __init__(
         self, answer_id: AnswerId, who: Principal, *, epoch: int = 1, logged: Sequence[Event] = (), output: bytes = b""
@@ -34,20 +31,16 @@ class LiveAnswer(Feed):
         self.who = who
         self.epoch = epoch
         self.scope = anyio.CancelScope()
-        self.output = bytearray(output)
-        """The model's output, one encoded line for each piece (`chatbot.models.read_output`)."""
-        self.logged_count = len(logged)
-        """How many of the published events are certainly in the log."""
+        self.output = bytearray(output)  # the model's, one encoded line for each piece (`chatbot.models.read_output`)
+        self.logged_count = len(logged)  # published events that are certainly in the log
         self._repetition = RepetitionCheck(logged)
         self._logged_output = len(output)
-        self._pending: list[Event] = []
-        """Emitted events that are not yet published."""
+        self._pending: list[Event] = []  # emitted, and not yet published
+        # Set when the log lacks events, output or the outcome: wakes the writer in `next_batch`.
         self._emitted = anyio.Event()
-        """Set when the log lacks events, output or the outcome: wakes the writer in `next_batch`."""
         self._next_batch_done = anyio.Event()
         """Set when the next batch of `next_batch` is published, or when the answer ends before that."""
-        self._batch_done = anyio.Event()
-        """Set when the last batch of `next_batch` is published."""
+        self._batch_done = anyio.Event()  # set when the last batch of `next_batch` is published
         self._unread_timer: asyncio.TimerHandle | None = None
 
     # --- its state ---------------------------------------------------------------------------------------------------

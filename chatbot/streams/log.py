@@ -28,17 +28,12 @@ from knowledge.identity import Principal
 
 AnswerId = NewType("AnswerId", str)
 
-_OPEN = "answers:open"
-"""The sorted set of the answers that have not ended: the keys of their hashes by the end of their leases."""
+_OPEN = "answers:open"  # a sorted set of the hashes' keys of answers that have not ended, by the end of their leases
 _BEAT_KEEP_SECONDS = 3600
-_READ_MARK_SECONDS = 2.5
-"""How long a mark "read" counts; a replica whose readers follow the answer renews it every second."""
-_MOST_ENTRIES = 500
-"""The most events of an answer that one poll reads: more than most answers have."""
-_MOST_LOGS = 100
-"""The most logs that one command reads."""
-_MOST_LAPSED = 1000
-"""The most answers with a lapsed lease that are listed at once, the earliest lapse first."""
+_READ_MARK_SECONDS = 2.5  # how long a mark "read" counts; a replica with readers of the answer renews it every second
+_MOST_ENTRIES = 500  # events of an answer that one poll reads: more than most answers have
+_MOST_LOGS = 100  # logs that one command reads
+_MOST_LAPSED = 1000  # answers with a lapsed lease that are listed at once, the earliest lapse first
 
 # The types of redis-py's replies without decoding.
 _Entries = list[tuple[bytes, dict[bytes, bytes]]]
@@ -49,9 +44,7 @@ class AnswerLogSettings(BaseModel, frozen=True):
     """How long a log is kept after its end, and how long a writer owns it without renewal."""
 
     keep: int = Field(3600, description="seconds: A finished stream can be read again for this long.")
-    lease: ClassVar[float] = (
-        2.0  # seconds: how long another replica waits before it takes over a silent writer's answer
-    )
+    lease: ClassVar[float] = 2.0  # seconds: after which another replica takes over a silent writer's answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

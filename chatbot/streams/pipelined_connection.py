@@ -19,8 +19,7 @@ from chatbot.redis_client import DEMOTED, in_time
 from telemetry.supervision import supervise
 
 Argument = str | bytes | int | memoryview
-_Call = tuple[Sequence[Argument], asyncio.Future[Any]]
-"""A command and the future of its reply."""
+_Call = tuple[Sequence[Argument], asyncio.Future[Any]]  # a command and the future of its reply
 
 
 class PipelinedConnection:

@@ -43,8 +43,7 @@ class Takeover:
         self._continue_answer: ContinueAnswer | None = None
         self._no_renewal_at = -math.inf
         """When this process last saw Redis unavailable, or stood still and could not see whether it was."""
-        self._to_cancel: set[AnswerId] = set()
-        """Answers for which this process has received a cancel, and which another replica writes."""
+        self._to_cancel: set[AnswerId] = set()  # answers of other replicas that customers have cancelled here
 
     async def maintain_leases(self, continue_answer: ContinueAnswer) -> None:
         """Renew this process's leases and take over the answers of dead replicas, until cancelled."""

@@ -67,8 +67,7 @@ class AnswerParts:
     """Returns the sentence, in each language, about how to reach a person of a tenant's bank."""
 
 
-Work = Callable[[LiveAnswer], Awaitable[None]]
-"""Produces the events of an answer."""
+Work = Callable[[LiveAnswer], Awaitable[None]]  # produces the events of an answer
 
 
 class Writers:
@@ -82,10 +81,8 @@ class Writers:
         self._parts = parts
         self._log = parts.log
         self._running: dict[AnswerId, LiveAnswer] = {}
-        self._unlogged: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
-        """Ended answers whose logs are not complete, for their readers."""
-        self._accepting = 0
-        """The number of questions in an `accepting` block."""
+        self._unlogged: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()  # ended answers with incomplete logs
+        self._accepting = 0  # questions in an `accepting` block
         self._changed = anyio.Event()
 
     def __contains__(self, answer_id: AnswerId) -> bool:

@@ -21,8 +21,7 @@ log = structlog.get_logger(__name__)
 
 _SECOND_SCAN_AFTER_SECONDS = 60.0
 _SCAN_EVERY_SECONDS = 600.0
-_WINDOW_SECONDS = 2 * 86400.0
-"""Older records are left to `chatbot audit verify`, to bound a scan's rows."""
+_WINDOW_SECONDS = 2 * 86400.0  # older records are left to `chatbot audit verify`, to bound a scan's rows
 
 
 class OrphanedRecords:

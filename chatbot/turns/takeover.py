@@ -23,8 +23,7 @@ from chatbot.turns.state import Turn
 
 log = structlog.get_logger(__name__)
 
-_MOST_WRITERS = 5
-"""An answer that so many writers have begun is ended: if they all died, the answer is the likely cause."""
+_MOST_WRITERS = 5  # an answer that so many writers have begun is ended: it is the likely cause of their deaths
 
 
 async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services) -> None:
