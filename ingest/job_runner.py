@@ -22,13 +22,17 @@ from ingest.parsing import Unreadable
 from ingest.pipeline import Report, Write, index_version
 from ingest.services import Services
 from knowledge.embedding import EmbeddingUnavailable
-from knowledge.index import IndexUnavailable as IndexAway
+from knowledge.index import IndexUnavailable as PassageIndexUnavailable
 from telemetry.groups import first_failure
 
 FIRST_WAIT_SECONDS = 2.0
 REPORT_SECONDS = 0.5  # the minimum time between progress reports written to a job's row
 UNAVAILABLE = "unavailable"  # failure reason of a document whose job failed because a dependency was unavailable
-TRANSIENT = (IngestError, IndexAway, EmbeddingUnavailable)  # failures that may be temporary, so the job is retried
+TRANSIENT = (
+    IngestError,
+    PassageIndexUnavailable,
+    EmbeddingUnavailable,
+)  # failures that may be temporary, so the job is retried
 
 log = structlog.get_logger(__name__)
 

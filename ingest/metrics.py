@@ -63,7 +63,7 @@ class Metrics:
         for stage in Stage:
             self.stage_seconds.labels(stage=stage.value)
 
-    def show_walls(self, in_force: Container[Restriction]) -> None:
+    def set_restrictions(self, in_force: Container[Restriction]) -> None:
         """Set the gauge of each restriction on the process that reads files."""
         for restriction in Restriction:
             self.parser_layers.labels(layer=restriction.name.lower()).set(restriction in in_force)

@@ -92,22 +92,22 @@ class Settings(EncryptedSettings):
 
     @field_validator("embedder")
     @classmethod
-    def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
+    def _set_embedder_folder(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
         return embedder.below(info.data["weights_dir"])
 
     @model_validator(mode="after")
-    def _numbers_are_numbers(self) -> Self:
+    def _check_numbers(self) -> Self:
         refuse_what_is_no_number(self)
         return self
 
     @model_validator(mode="after")
-    def _blobs_in_a_known_store(self) -> Self:
+    def _check_blob_url(self) -> Self:
         if self.blob_url is not None and urlsplit(self.blob_url).scheme not in ("", "file", "s3"):
             raise ValueError("BLOB_URL: a folder (file:///path) or an S3-compatible store (s3://bucket/prefix)")
         return self
 
     @model_validator(mode="after")
-    def _provider_s_tokens_are_accepted(self) -> Self:
+    def _check_oidc_issuer(self) -> Self:
         if self.oidc is not None:
             self.oidc.check_issuer(self.auth)
         return self
@@ -135,23 +135,18 @@ class Settings(EncryptedSettings):
 
     def _connections(self) -> Iterator[Connection]:
         """Yield the connections whose URLs are in these settings."""
-        redis = self.redis_url.get_secret_value() if self.redis_url else ""
         yield database_connection(self.database, self.database_tls)
+        redis_url = self.redis_url.get_secret_value() if self.redis_url else None
+        oidc_url = self.oidc.issuer if self.oidc else None
+        oidc_tls = self.oidc.tls if self.oidc else SYSTEM_TLS
+        issuers = self.auth.every_issuer() if self.auth else ()
         for part, url, setting, tls in (
-            ("Redis", redis, "REDIS_TLS", self.redis_tls),
+            ("Redis", redis_url, "REDIS_TLS", self.redis_tls),
             ("Qdrant", self.qdrant_url, "QDRANT", self.qdrant),
             ("the embedder", self.embedder.url, "EMBEDDER", self.embedder),
-            (
-                "the sign-in provider",
-                self.oidc and self.oidc.issuer,
-                "OIDC__TLS",
-                self.oidc.tls if self.oidc else SYSTEM_TLS,
-            ),
+            ("the sign-in provider", oidc_url, "OIDC__TLS", oidc_tls),
             ("the trace collector", self.traces.otlp_endpoint, "TRACES_TLS", self.traces_tls),
-            *(
-                ("the identity provider", one.jwks_url, "AUTH_TLS", self.auth_tls)
-                for one in (self.auth.every_issuer() if self.auth else ())
-            ),
+            *(("the identity provider", issuer.jwks_url, "AUTH_TLS", self.auth_tls) for issuer in issuers),
         ):
             yield Connection(part=part, url=str(url or ""), setting=setting, tls=tls)
 

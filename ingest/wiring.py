@@ -66,7 +66,7 @@ async def open_services(
                 _open_passage_index(settings, works_jobs=works_jobs, any_embedder=any_embedder)
             )
         metrics = Metrics()
-        metrics.show_walls(await parser.restrictions())
+        metrics.set_restrictions(await parser.restrictions())
         previewer = await stack.enter_async_context(open_parser(settings.parser.of_one_page()))
         catalogue = Catalogue(engine)
         await catalogue.create_tables()

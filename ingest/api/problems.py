@@ -23,14 +23,14 @@ from ingest.errors import (
 from ingest.parsing import Unreadable
 from ingest.services import Services
 from knowledge.embedding import EmbeddingUnavailable
-from knowledge.index import IndexUnavailable as IndexAway
+from knowledge.index import IndexUnavailable as PassageIndexUnavailable
 from telemetry.setup import current_trace_id
 
 RETRY_AFTER_SECONDS = 5
-_OURS: Final[Mapping[int, type[IngestError]]] = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
+_FRAMEWORK_ERRORS: Final[Mapping[int, type[IngestError]]] = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
 """Errors for the framework's own rejections, by status; any other one is a BadRequest."""
 
-_DOCUMENTED: Final = {
+_OPENAPI_CONTENT: Final = {
     PROBLEM_JSON: {
         "schema": {
             "type": "object",
@@ -56,8 +56,8 @@ class Problem(ProblemDocument, frozen=True, kw_only=True):
 log = structlog.get_logger(__name__)
 
 
-def problem(exc: IngestError, more: Mapping[str, str] | None = None) -> Response:
-    """Return the error as `application/problem+json`, with the headers in `more`."""
+def problem(exc: IngestError, extra_headers: Mapping[str, str] | None = None) -> Response:
+    """Return the error as `application/problem+json`."""
     duplicate = exc if isinstance(exc, DuplicateContent) else None
     body = Problem(
         title=exc.title,
@@ -69,7 +69,7 @@ def problem(exc: IngestError, more: Mapping[str, str] | None = None) -> Response
         document_id=duplicate.document_id if duplicate else UNSET,
         version=duplicate.version if duplicate else UNSET,
     )
-    headers = dict(more or {})
+    headers = dict(extra_headers or {})
     if exc.retryable:
         headers["retry-after"] = str(RETRY_AFTER_SECONDS)
     if exc.status == 401:
@@ -79,35 +79,36 @@ def problem(exc: IngestError, more: Mapping[str, str] | None = None) -> Response
 
 def install_problems(app: FastAPI) -> None:
     """Return every error as a problem document; routes included later document this in OpenAPI."""
-    app.router.responses["default"] = {"description": "a refusal", "content": _DOCUMENTED}
+    app.router.responses["default"] = {"description": "a refusal", "content": _OPENAPI_CONTENT}
 
     @app.exception_handler(IngestError)
-    async def refused(request: Request, exc: IngestError) -> Response:
+    async def count_and_return(request: Request, exc: IngestError) -> Response:
         services: Services = request.app.state.services
         services.metrics.refusals.labels(code=exc.code).inc()
         return problem(exc)
 
-    @app.exception_handler(IndexAway)
+    @app.exception_handler(PassageIndexUnavailable)
     @app.exception_handler(EmbeddingUnavailable)
-    async def index_away(request: Request, _exc: Exception) -> Response:
-        return await refused(request, IndexUnavailable())
+    async def index_unavailable(request: Request, _exc: Exception) -> Response:
+        return await count_and_return(request, IndexUnavailable())
 
     @app.exception_handler(Unreadable)
-    async def not_found_after_approval(request: Request, exc: Unreadable) -> Response:
-        return await refused(request, IndexUnavailable(exc.detail))
+    async def passages_missing(request: Request, exc: Unreadable) -> Response:
+        return await count_and_return(request, IndexUnavailable(exc.detail))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, exc: RequestValidationError) -> Response:
-        return await refused(request, Unprocessable(invalid_fields(exc)))
+    async def request_invalid(request: Request, exc: RequestValidationError) -> Response:
+        return await count_and_return(request, Unprocessable(invalid_fields(exc)))
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, exc: HTTPException) -> Response:
+    async def framework_rejection(request: Request, exc: HTTPException) -> Response:
         """Return the framework's own rejections (unknown path or method, malformed or too large body) as problems."""
-        ours = _OURS.get(exc.status_code, BadRequest if exc.status_code < 500 else IngestError)
+        default = BadRequest if exc.status_code < 500 else IngestError
+        error = _FRAMEWORK_ERRORS.get(exc.status_code, default)
         allowed = allowed_methods(request) if exc.status_code == 405 else {}
-        return problem(ours(), {**(exc.headers or {}), **allowed})
+        return problem(error(), {**(exc.headers or {}), **allowed})
 
     @app.exception_handler(Exception)
-    async def bug(_request: Request, exc: Exception) -> Response:
+    async def unexpected_error(_request: Request, exc: Exception) -> Response:
         log.error("request_failed", exc_info=exc)
         return problem(IngestError())

@@ -119,7 +119,7 @@ def _hides(value: Value, number_format: str) -> bool:
         return False
     if any(section.condition for section in sections):
         return all(_pattern(section) == "" for section in sections)
-    index = 3 if isinstance(value, str) else 0
+    index = 3 if isinstance(value, str) else 0  # the section for text, the section for dates and other values
     return index < len(sections) and _pattern(sections[index]) == ""
 
 

@@ -17,7 +17,7 @@ from ingest.api.dependencies import TheServices
 from ingest.errors import IngestError
 from ingest.services import Services
 from knowledge.index import EmbedderMismatch, Index
-from knowledge.index import IndexUnavailable as IndexAway
+from knowledge.index import IndexUnavailable as PassageIndexUnavailable
 from knowledge.index_state import IndexEmpty, require_passages
 
 router = APIRouter(tags=["probes"])
@@ -59,7 +59,7 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
     try:
         with anyio.fail_after(_DEADLINE_SECONDS):
             await ping()
-    except (IngestError, IndexAway, TimeoutError):
+    except (IngestError, PassageIndexUnavailable, TimeoutError):
         return "unavailable"
     except EmbedderMismatch:
         return "former"
