@@ -176,7 +176,7 @@ class Version:
 
     @property
     def window(self) -> Window | None:
-        """When customers may read it; None where it was never approved."""
+        """The window in which customers may read it; None if it was never approved."""
         if self.visible_from is None:
             return None
         return Window(version=self.key.version, visible_from=self.visible_from, visible_until=self.visible_until)

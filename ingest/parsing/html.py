@@ -76,7 +76,7 @@ def to_text(soup: BeautifulSoup) -> str:
 
 
 def _simplify(soup: BeautifulSoup) -> None:
-    """Remove what contains no text, and rewrite what markdownify would drop or join."""
+    """Remove elements without text, and rewrite those that markdownify would drop or join."""
     for box in soup("input", type=_BOX):
         box.replace_with("☑" if box.has_attr("checked") else "☐")
     for tag in soup(_DROPPED):

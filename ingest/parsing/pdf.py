@@ -142,7 +142,7 @@ def _as_drawn(document: pypdfium2.PdfDocument, index: int) -> pypdfium2.PdfPage:
 
 
 def _page(document: pypdfium2.PdfDocument, index: int, *, may_be_stamped: bool) -> ReadPage:
-    """Read a page from its text layer, and from its pictures where the module's docstring says so."""
+    """Read a page: its text layer, its recognised characters, or both (see the module's docstring)."""
     page = _as_drawn(document, index)
     has_textless_pictures = False
     try:

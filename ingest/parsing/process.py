@@ -292,7 +292,7 @@ class Parser:
         if self._server is not None and self._server.returncode is None:
             return self._server
         await self.stop()
-        # Starting takes milliseconds; a cancellation during it would leave a process that nobody waits for.
+        # Starting takes milliseconds; a cancellation during it would leave an orphaned process.
         with anyio.CancelScope(shield=True):
             self._server = server = await anyio.open_process(
                 self._program, stderr=None, start_new_session=True, env=_ENVIRONMENT
@@ -340,7 +340,7 @@ def serve(read_file: ReadFile) -> None:
     """Run the fork server: answer each request in a fork until stdin closes (the client is gone)."""
     os.nice(NICENESS)
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what parsers print goes to stderr, not between the frames
+    os.dup2(2, 1)  # the prints of parsers go to stderr, not between the frames
     # pdfminer's warnings quote the document, whose text must not be logged.
     logging.disable(logging.CRITICAL)
     _send(out, _GREETING, msgspec.json.encode(Restrictions(available_restrictions())))

@@ -32,7 +32,7 @@ def decode(data: bytes) -> str:
 
 
 def is_unmapped(character: str) -> bool:
-    """Return whether a character is U+FFFD or for private use, as where a font maps a glyph to no letter."""
+    """Return whether a character is U+FFFD or for private use, which extracted text has for unmapped glyphs."""
     return character == "\ufffd" or "\ue000" <= character <= "\uf8ff"
 
 

@@ -1,4 +1,4 @@
-// Every sentence that the page says, in both languages. `{name}` is filled in by i18n.js, `{bank}` with the bank's name.
+// The texts of the page in both languages. `{name}` is filled in by i18n.js, `{bank}` with the bank's name.
 
 export const TEXTS = {
   ko: {
