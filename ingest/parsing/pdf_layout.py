@@ -157,9 +157,11 @@ def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
             if _AMOUNT.search(line.text) is not None:
                 continue
             is_apart = len(inwards) < 3 or any(gaps[index:])
-            is_last = inwards[0] is lines[0]
-            numbered = _numbered(line.text, number, only_marked=not is_last and any(map(str.isalpha, line.text)))
-            keys_of[line] = [*keys_of.get(line, ()), *([line.text] if is_apart else ()), *numbered]
+            is_bottom = inwards[0] is lines[0]
+            has_words = any(map(str.isalpha, line.text))
+            keys = keys_of.setdefault(line, [])
+            keys += [line.text] if is_apart else []
+            keys += _numbered(line.text, number, only_marked=has_words and not is_bottom)
     return keys_of
 
 
