@@ -3,6 +3,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -67,17 +68,9 @@ async def refused(ledger: Ledger, who: Caller, tokens: int) -> RateLimited:
 
 
 async def dump(redis: Redis, who: Caller) -> dict[bytes, object]:
-    """Everything that Redis keeps of a tenant."""
-    dumped: dict[bytes, object] = {}
-    prefix = await tenant_prefix(redis, who)
-    async for key in redis.scan_iter(match=prefix + b"*"):
-        dumped[key] = await redis.dump(key)
-    return dumped
-
-
-async def tenant_prefix(redis: Redis, who: Caller) -> bytes:
-    await redis.ping()
-    return f"ledger:{{%EC%9D%80%ED%96%89-{who.tenant.split('-')[1]}}}".encode()
+    """Return all keys of a tenant in Redis with their contents."""
+    prefix = f"ledger:{{{quote(who.tenant)}}}"
+    return {key: await redis.dump(key) async for key in redis.scan_iter(match=f"{prefix}*")}
 
 
 async def forget(redis: Redis, who: Caller) -> None:

@@ -138,13 +138,6 @@ async def test_the_rows_hold_no_text_of_the_answer(answered: Answered) -> None:
     assert len({*hashed, keys.prompt_hash(TENANT, ["a", "bc"])}) == 7
 
 
-async def test_a_question_that_is_given_is_proven_by_its_hash(answered: Answered) -> None:
-    await answered.context.history.delete(answered.owner, answered.conversation_id)
-    assert (await answered.standings(QUESTION))["question"] is ReplayStanding.SAME
-    assert (await answered.standings(QUESTION))["prompt"] is ReplayStanding.GONE  # two messages stood before it
-    assert (await answered.standings(f"{QUESTION} "))["question"] is ReplayStanding.DIFFERS
-
-
 async def test_a_passage_with_another_text_shows_and_so_does_the_prompt(answered: Answered, index: Index) -> None:
     await index.upsert([replace(DEPOSIT, text=DEPOSIT.text.replace("3.1", "1.3"))], [[1.0, 0.0]])
     standings = await answered.standings()
