@@ -20,7 +20,7 @@ def principal_of(claims: Claims, issuer: Issuer, foreign_prefixes: tuple[str, ..
     """Return the principal that an issuer's claims describe; `foreign_prefixes` are those of the other issuers.
 
     Roles and groups are lists of names; AD FS and WSO2 send a single name as text. A group with a foreign prefix is
-    ignored: if it were refused, a user who creates such a group would lock out its members.
+    ignored. If it were a reason to refuse the token, a user who creates such a group would lock out its members.
 
     Raises:
         TokenRefused: the subject or tenant is missing or invalid, the roles or groups are not lists of names, or the
@@ -29,7 +29,7 @@ def principal_of(claims: Claims, issuer: Issuer, foreign_prefixes: tuple[str, ..
     sub = claim_at(claims, issuer.subject_claim)
     tenant = issuer.tenant if issuer.tenant is not None else claim_at(claims, issuer.tenant_claim)
     # A brace in a Redis key would move it to another slot of a cluster.
-    if not (isinstance(sub, str) and sub and isinstance(tenant, str) and tenant and "{" not in tenant + sub):
+    if not isinstance(sub, str) or not isinstance(tenant, str) or not sub or not tenant or "{" in tenant + sub:
         raise TokenRefused("the token names no subject or no tenant")
     sub = issuer.subject_prefix + sub
     if not (_is_name(sub, LONGEST_SUBJECT) and _is_name(tenant, LONGEST_TENANT)):

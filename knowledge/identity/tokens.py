@@ -102,7 +102,7 @@ class Jwks:
         self._fetching = anyio.Lock()
 
     async def key(self, key_id: str | None, *, failed: jwt.PyJWK | None = None) -> jwt.PyJWK:
-        """Return the key with this id; not `failed`, which did not verify the token, but a new key with its id.
+        """Return the key with this id; if `failed` could not verify a token, return the key that has replaced it.
 
         Raises:
             TokenRefused: there is no such key.

@@ -74,12 +74,15 @@ def read_generation_request(path: str, body: bytes, behaviour: Behaviour) -> Gen
             f"This model's maximum context length is {max_model_len} tokens. However, your request has {len(ids)} "
             f"input tokens and asks for {answer_tokens} output tokens."
         )
+    stop = request.stop or ()
+    if isinstance(stop, str):
+        stop = (stop,)
     options = request.stream_options
     return GenerationRequest(
         chat=isinstance(request, ChatCompletionRequest),
         prompt_ids=ids,
         max_tokens=answer_tokens,
-        stop=(request.stop,) if isinstance(request.stop, str) else request.stop or (),
+        stop=stop,
         stream=request.stream,
         top_logprobs=top,
         token_ids=request.return_token_ids and not behaviour.keeps_ids,
