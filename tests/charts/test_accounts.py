@@ -48,8 +48,8 @@ def users() -> list[str]:
     """Return the directives of the users, as the container's shell hands them to the server."""
     pod = named(render("values", *SEPARATE), "StatefulSet", f"{NAME}-redis")["spec"]["template"]["spec"]
     script = pod["containers"][0]["args"][0].replace("exec valkey-server", r"printf '%s\n'")
-    told = subprocess.run(["sh", "-c", script], env=PASSWORDS, capture_output=True, text=True, check=True)  # noqa: S603, S607
-    options = told.stdout.splitlines()
+    printed = subprocess.run(["sh", "-c", script], env=PASSWORDS, capture_output=True, text=True, check=True)  # noqa: S603, S607
+    options = printed.stdout.splitlines()
     return options[options.index("--user") :]
 
 
@@ -110,14 +110,14 @@ async def bank(tmp_path: Path, redis: RedisServer, weights: Path, database: str)
             terms=Terms(),
             readers=readers,
         )
-        with written_log() as lines, listening_to(lines) as told:
+        with written_log() as lines, listening_to(lines) as spans:
             chat = {"redis_url": SecretStr(url_of(redis, "chatbot"))}
             staff = {"redis_url": SecretStr(url_of(redis, "ingest"))}
-            async with open_bank(tmp_path, stores, told.provider, more=chat, more_of_staff=staff) as opened:
+            async with open_bank(tmp_path, stores, spans.provider, more=chat, more_of_staff=staff) as opened:
                 yield opened
 
 
-async def test_whatever_both_apis_are_asked_no_command_is_refused(bank: Bank, redis: RedisServer) -> None:
+async def test_no_command_of_either_api_is_refused(bank: Bank, redis: RedisServer) -> None:
     job = await bank.hand_in("first")
     await bank.approve(job)
     await bank.until_answered()
@@ -155,7 +155,7 @@ async def test_whatever_both_apis_are_asked_no_command_is_refused(bank: Bank, re
         ("bank_ingest", "DROP TABLE documents"),
     ],
 )
-def test_a_row_of_another_and_a_log_that_is_written_are_refused(
+def test_rows_of_the_other_service_and_changes_of_the_audit_are_refused(
     postgres: Postgres, database: str, role: str, statement: str
 ) -> None:
     assert role in database.format(role)
@@ -177,7 +177,7 @@ def sign_in(redis: RedisServer, service: str) -> Redis:
         ("ingest", "{hanbit}:answer:1"),
     ],
 )
-def test_a_key_of_another_is_refused(redis: RedisServer, service: str, key: str) -> None:
+def test_a_key_of_the_other_service_is_refused(redis: RedisServer, service: str, key: str) -> None:
     with sign_in(redis, service) as client:
         for command in (("GET", key), ("SET", key, "1"), ("DEL", key)):
             with pytest.raises(NoPermissionError):
@@ -195,12 +195,3 @@ def test_nobody_may_administer(redis: RedisServer, service: str, command: str) -
         client.execute_command(*command.split())
     with Redis.from_url(redis.url) as owner:
         owner.acl_log_reset()
-
-
-def test_a_store_elsewhere_has_an_account_for_each_service() -> None:
-    docs = render("values-prod", *SEPARATE)
-    for service in ("chatbot", "ingest"):
-        (container,) = named(docs, "Deployment", f"{NAME}-{service}")["spec"]["template"]["spec"]["containers"]
-        keys = {e["name"]: e["valueFrom"]["secretKeyRef"]["key"] for e in container["env"] if "valueFrom" in e}
-        assert keys["REDIS_URL"] == f"{service.upper()}_REDIS_URL"
-        assert keys["DATABASE_URL"] == f"{service.upper()}_DATABASE_URL"

@@ -28,7 +28,7 @@ from ingest.metrics import Metrics as StaffMetrics
 from ingest.parsing import Reason
 from knowledge.model_connection import FailureName
 from tests.charts.promql import grouped, selectors_of
-from tests.charts.rendering import CHART, HOME, ROOT, SCALED, VALUES, Doc, of_kind, render
+from tests.charts.rendering import CHART, HOME, NAME, ROOT, SCALED, VALUES, Doc, named, of_kind, render
 from tests.conftest import free_port
 from tests.golden.contracts import descendants, described_instruments
 
@@ -184,7 +184,7 @@ def test_the_outcomes_of_documents_are_those_that_are_counted() -> None:
     assert set(re.findall(r'documents\.labels\(outcome="(\w+)"\)', source)) == DOCUMENT_OUTCOMES
 
 
-def test_what_the_budget_s_alerts_ask_the_rate_of_begins_at_zero() -> None:
+def test_the_counters_of_the_budget_s_alerts_and_of_the_scaler_begin_at_zero() -> None:
     registry = ChatMetrics()
     registry.begin_at_zero([0])
     text = generate_latest(registry.registry).decode()
@@ -195,23 +195,20 @@ def test_what_the_budget_s_alerts_ask_the_rate_of_begins_at_zero() -> None:
         for label, value in sample.labels.items()
         if sample.value == 0
     }
-    burned = [rule["expr"] for rule in rules() if rule.get("record") == "namespace:chatbot_bad:rate5m"]
-    found = 0
-    for selector in selectors_of(burned[0]):
+    (burned,) = [rule["expr"] for rule in rules() if rule.get("record") == "namespace:chatbot_bad:rate5m"]
+    scaler = named(render("values-staging"), "ScaledObject", f"{NAME}-llm-l4")["spec"]
+    demand = scaler["triggers"][0]["metadata"]["query"]
+    begun = set[str]()
+    for selector in (*selectors_of(burned), *selectors_of(demand)):
         for label, _, pattern in (matcher for matcher in selector.matchers if matcher[0] not in SCRAPED):
             expected = {value for value in VALUES_OF[label] if re.fullmatch(pattern, value)}
             # A caller's own errors are none of ours, and are not counted before they happen.
             callers = {error.code for error in CALLERS} | {error.code for error in descendants(IngestError)} - CODES
             ours_alone = {value for value in expected if value.removeprefix("error_") not in callers}
             assert {(selector.metric, label, value) for value in ours_alone} <= samples_of
-            found += len(ours_alone)
-    assert found > 14
-
-
-def test_the_buckets_that_are_selected_exist() -> None:
-    registry = ChatMetrics()
-    registry.first_token.labels("ko").observe(1)
-    assert 'chatbot_first_token_seconds_bucket{language="ko",le="5.0"}' in generate_latest(registry.registry).decode()
+            begun |= ours_alone
+    assert len(begun) > 14
+    assert {"quoted", "handoff"} <= begun, "answers without a model are demand"
 
 
 def test_the_recorded_metrics_are_those_of_the_pinned_vllm() -> None:
@@ -251,15 +248,11 @@ def test_the_autoscaler_reads_the_metrics_that_the_adapter_offers() -> None:
 JOINED = re.compile(r"keda_\w+|DCGM_\w+")
 
 
-def rendered_rules(*arguments: str) -> Doc:
-    (rule,) = of_kind(render("values", *arguments), "PrometheusRule")
-    return dict(rule["spec"])
-
-
 def test_every_selector_of_the_rendered_rules_is_of_the_release_s_namespace() -> None:
+    (rendered,) = of_kind(render(), "PrometheusRule")
     selectors = [
         selector
-        for group in rendered_rules()["groups"]
+        for group in rendered["spec"]["groups"]
         for rule in group["rules"]
         for selector in selectors_of(rule["expr"])
         if not JOINED.fullmatch(selector.metric)

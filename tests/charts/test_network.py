@@ -163,12 +163,6 @@ def test_every_sidecar_reaches_the_control_plane_and_a_name_server_and_nobody_do
     assert all(ports_to(without, component, istiod) == set() for component in components(without))
 
 
-def test_a_name_server_whose_pods_listen_elsewhere_is_asked_there() -> None:
-    docs = list(render("values", "--set", "networkPolicy.dnsPort=5353"))
-    (chatbot,) = [component for component in components(docs) if component.name == "chatbot"]
-    assert ports_to(docs, chatbot, RESOLVERS[0]) == {(5353, "UDP"), (5353, "TCP")}
-
-
 @pytest.mark.parametrize("name", VALUES)
 def test_names_are_resolved_by_every_cloud_s_resolver_and_no_metadata_server_is_reached(name: str) -> None:
     docs = list(render(name))

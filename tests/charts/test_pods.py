@@ -30,7 +30,6 @@ from tests.charts.rendering import (
     render,
 )
 
-JOB_KINDS = ("Job/", "CronJob/", "Pod/")
 # A pod that only reserves a GPU needs no probe.
 PLACEHOLDER = "-placeholder"
 
@@ -62,29 +61,6 @@ def test_every_container_has_limits_and_every_scratch_folder_a_size() -> None:
         for volume in pod["spec"].get("volumes", []):
             if volume["name"] in mounted and "emptyDir" in volume:
                 assert volume["emptyDir"]["sizeLimit"], where
-
-
-def test_liveness_depends_on_nothing_and_readiness_knows_draining() -> None:
-    for name in VALUES:
-        docs = render(name)
-        for component in ("chatbot", "ingest"):
-            spec = named(docs, "Deployment", f"{NAME}-{component}")["spec"]["template"]["spec"]
-            (container,) = spec["containers"]
-            assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
-            assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-
-
-def test_no_pod_has_a_token_of_the_cluster_and_each_tier_has_an_account_of_its_own() -> None:
-    for name in VALUES:
-        docs = render(name)
-        accounts = {doc["metadata"]["name"]: doc for doc in of_kind(docs, "ServiceAccount")}
-        assert all(account["automountServiceAccountToken"] is False for account in accounts.values())
-        for where, pod in pods(docs):
-            assert pod["spec"]["automountServiceAccountToken"] is False, where
-            assert pod["spec"]["serviceAccountName"] in accounts, where
-    docs = render("values")
-    used = {pod["spec"]["serviceAccountName"] for _, pod in pods(docs)}
-    assert {f"{NAME}-{tier}" for tier in ("chatbot", "ingest", "llm", "qdrant", "redis", "postgres", "weights")} <= used
 
 
 def test_the_chart_makes_no_secret_and_writes_none_into_a_pod() -> None:
@@ -141,7 +117,7 @@ def test_a_model_server_may_start_longer_than_llm_server_waits_for_it() -> None:
                 assert probe["failureThreshold"] * probe["periodSeconds"] > start_seconds, where
 
 
-def test_up_fast_down_slowly_and_never_without_prometheus() -> None:
+def test_scalers_add_fast_remove_slowly_and_hold_without_prometheus() -> None:
     for name in ("values", "values-staging", "values-prod"):
         for scaler in of_kind(list(render(name)), "ScaledObject"):
             spec = scaler["spec"]
@@ -172,14 +148,7 @@ def test_every_tier_may_lose_a_pod_and_none_may_lose_all() -> None:
                 assert budgets[component] == 1, component
 
 
-def test_tiers_spread_over_zones_and_nodes() -> None:
-    for name in VALUES:
-        for where, pod in pods(render(name)):
-            if not any(tier in where for tier in ("-chatbot-chatbot", "-ingest", "-llm-")) or PLACEHOLDER in where:
-                continue
-            keys = [constraint["topologyKey"] for constraint in pod["spec"]["topologySpreadConstraints"]]
-            assert keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"], where
-            assert "podAntiAffinity" in pod["spec"]["affinity"], where
+def test_a_full_or_tainted_zone_keeps_no_model_server_from_another() -> None:
     zones = {
         where.rpartition("/")[2].removeprefix(f"{NAME}-"): pod["spec"]["topologySpreadConstraints"][0]
         for where, pod in pods(render("values-prod", "--set", "chatbot.zoneSpread=ScheduleAnyway"))
@@ -299,35 +268,27 @@ def secret_of(name: str) -> str:
     return "redis://:b@c:6379/0" if name == "REDIS_URL" else "postgresql+asyncpg://a:b@c/d"
 
 
+@pytest.mark.parametrize(("service", "kind"), [("chatbot", ChatSettings), ("ingest", StaffSettings)])
 @pytest.mark.parametrize("name", VALUES)
-def test_the_chatbot_boots_with_what_the_chart_sets(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    docs = render(name)
-    (container,) = named(docs, "Deployment", f"{NAME}-chatbot")["spec"]["template"]["spec"]["containers"]
-    for entry in container["env"]:
-        monkeypatch.setenv(entry["name"], entry.get("value", secret_of(entry["name"])))
-    monkeypatch.setenv("BANK_FILE", str(mounted_bank(docs, tmp_path)))
-    settings = ChatSettings()
-    assert settings.host == "0.0.0.0"  # noqa: S104
-    assert settings.drain_seconds == settings.turn.longest_answer
-    assert settings.index.url is not None
-
-
-@pytest.mark.parametrize("name", VALUES)
-def test_the_staff_side_boots_with_what_the_chart_sets(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_service_boots_with_what_the_chart_sets(
+    name: str,
+    service: str,
+    kind: type[ChatSettings | StaffSettings],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    containers = [c for _, pod in pods(render(name)) for c in pod["spec"]["containers"] if c["name"] == "ingest"]
-    assert len(containers) == (1 if name == "values-dev" else 2), "the API and its workers"
-    for container in containers:
+    found = [c for _, pod in pods(render(name)) for c in pod["spec"]["containers"] if c["name"] == service]
+    assert len(found) == (2 if service == "ingest" and name != "values-dev" else 1), "the staff API and its workers"
+    for container in found:
         with monkeypatch.context() as patched:
             for entry in container["env"]:
                 patched.setenv(entry["name"], entry.get("value", secret_of(entry["name"])))
             patched.setenv("BANK_FILE", str(mounted_bank(render(name), tmp_path)))
-            settings = StaffSettings()
-        assert settings.ingest_host == "0.0.0.0"  # noqa: S104
-        assert settings.redis_url is not None, "ingest serve ends at once without the queue"
-        assert settings.auth is not None
-        assert settings.index.url is not None
+            settings = kind()
+        assert (settings.host if isinstance(settings, ChatSettings) else settings.ingest_host) == "0.0.0.0"  # noqa: S104
+        assert None not in (settings.redis_url, settings.auth, settings.index.url)
+        if isinstance(settings, ChatSettings):
+            assert settings.drain_seconds == settings.turn.longest_answer
 
 
 def test_every_option_of_a_model_server_is_one_of_its_program() -> None:

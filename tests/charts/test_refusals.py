@@ -10,8 +10,6 @@ from tests.charts.rendering import CHART, helm, template
 DIGEST = "sha256:" + "0" * 64
 OFFICE = [{"ipBlock": {"cidr": "10.0.0.0/24"}}]
 PAY_DAY = {"name": "pay-day", "start": "30 8 25 * *", "end": "0 13 25 * *", "timezone": "Asia/Seoul", "replicas": 12}
-L4 = {"matchExpressions": [{"key": "bank-chatbot/pool", "operator": "In", "values": ["l4"]}]}
-REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 # (name in the message, values file, mistaken values)
 SCHEMA: list[tuple[str, str, object]] = [
     ("replicaCount", "values", {"replicaCount": 3}),

@@ -1,11 +1,10 @@
-"""The embedder and the reranker of a release, at each of their places; profiles of one's own; the job that fetches."""
+"""The embedder and the reranker of a release, at each of their places; custom profiles; the job of the weights."""
 
 import json
-import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
-import anyio
-import pytest
 import yaml
 
 from chatbot.retrieval import RerankerSettings
@@ -13,37 +12,42 @@ from knowledge.embedding import EmbedderSettings
 from knowledge.profiles import PROFILES
 from llm_server.profile import load_profile
 from tests.charts.network import allowed, components
-from tests.charts.rendering import NAME, Doc, named, of_kind, render, tool
-from tests.hub import REVISION, Hub, serving_hub
-from tests.tiny_embedder import tiny_weights
+from tests.charts.rendering import NAME, Doc, named, of_kind, render
+from tests.hub import REVISION
 
 BANK = [{"ipBlock": {"cidr": "10.60.0.0/28"}}]
 SERVICES = ("chatbot", "ingest", "ingest-worker")
 E5 = "/models/e5-small"
 
 
-def pod(docs: object, component: str) -> Doc:
-    spec: Doc = named(docs, "Deployment", f"{NAME}-{component}")["spec"]["template"]["spec"]  # type: ignore[arg-type]
+def pod(docs: Sequence[Doc], component: str) -> Doc:
+    spec: Doc = named(docs, "Deployment", f"{NAME}-{component}")["spec"]["template"]["spec"]
     return spec
 
 
-def waits_for(docs: object, component: str) -> str:
+def waits_for(docs: Sequence[Doc], component: str) -> str:
     """Return the script of the init container that waits for weights; empty where there is none."""
     return "".join(
         init["args"][0] for init in pod(docs, component).get("initContainers", []) if init["name"] == "await-weights"
     )
 
 
-def job_script(docs: object) -> str:
-    (job,) = [doc for doc in of_kind(docs, "Job") if "-weights-" in doc["metadata"]["name"]]  # type: ignore[arg-type]
-    (script,) = job["spec"]["template"]["spec"]["containers"][0]["args"]
+def weights_container(docs: Sequence[Doc]) -> Doc:
+    """Return the container of the job that fetches weights."""
+    (job,) = [doc for doc in of_kind(docs, "Job") if "-weights-" in doc["metadata"]["name"]]
+    container: Doc = job["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+def job_script(docs: Sequence[Doc]) -> str:
+    (script,) = weights_container(docs)["args"]
     return str(script)
 
 
-def with_values(tmp_path: Path, values: object) -> object:
+def with_values(tmp_path: Path, values: object) -> list[Doc]:
     file = tmp_path / "values.yaml"
     file.write_text(json.dumps(values), "utf-8")
-    return render("values", "-f", str(file))
+    return list(render("values", "-f", str(file)))
 
 
 def settings_of(container: Doc, prefix: str) -> dict[str, str]:
@@ -79,7 +83,7 @@ def test_servers_of_retrieval_are_reached_with_key_and_certificates_and_nobody_w
                 assert mounted[f"{name}-tls"] == f"/etc/{name}-tls"
         assert E5 not in waits_for(docs, component)
         assert "/models/bge-m3/tokenizer.json" in waits_for(docs, component)
-        policy = named(docs, "NetworkPolicy", f"{NAME}-{component}")["spec"]["egress"]  # type: ignore[arg-type]
+        policy = named(docs, "NetworkPolicy", f"{NAME}-{component}")["spec"]["egress"]
         ports = {rule["ports"][0]["port"] for rule in policy if rule["to"] == BANK}
         assert ports == ({8443, 9443} if component == "chatbot" else {8443})
     assert "e5-small" not in job_script(docs)
@@ -104,8 +108,7 @@ def test_models_of_a_hub_are_fetched_at_their_commits_and_waited_for(tmp_path: P
         assert given == {"model": "BAAI/bge-m3", "revision": REVISION}
     script = job_script(docs)
     assert f"llm-server fetch bank/a@{'0' * 40} BAAI/bge-m3@{REVISION}\n" in script
-    (job,) = [doc for doc in of_kind(docs, "Job") if "-weights-" in doc["metadata"]["name"]]  # type: ignore[arg-type]
-    (token,) = [e for e in job["spec"]["template"]["spec"]["containers"][0]["env"] if e["name"] == "HF_TOKEN"]
+    (token,) = [entry for entry in weights_container(docs)["env"] if entry["name"] == "HF_TOKEN"]
     assert token["valueFrom"]["secretKeyRef"]["key"] == "HF_TOKEN"
 
 
@@ -122,12 +125,12 @@ RETRIEVAL = {
 def test_pools_of_the_release_serve_the_models_of_retrieval(tmp_path: Path) -> None:
     docs = with_values(tmp_path, RETRIEVAL)
     for name, path, served in (("embed", "embeddings", "bge-m3"), ("rerank", "rerank", "bge-reranker-v2-m3")):
-        spec = named(docs, "StatefulSet", f"{NAME}-llm-{name}")["spec"]["template"]["spec"]  # type: ignore[arg-type]
+        spec = named(docs, "StatefulSet", f"{NAME}-llm-{name}")["spec"]["template"]["spec"]
         probe = spec["containers"][0]["startupProbe"]["exec"]["command"][2]
         compile(probe, "probe", "exec")
         assert f"/v1/{path}" in probe
         assert f'"model": "{served}"' in probe
-        scaler = named(docs, "ScaledObject", f"{NAME}-llm-{name}")["spec"]  # type: ignore[arg-type]
+        scaler = named(docs, "ScaledObject", f"{NAME}-llm-{name}")["spec"]
         assert [trigger["name"] for trigger in scaler["triggers"]] == ["vllm-waiting", "vllm-running"]
     hub = load_profile("embedding").hub
     assert hub
@@ -140,18 +143,18 @@ def test_pools_of_the_release_serve_the_models_of_retrieval(tmp_path: Path) -> N
         assert E5 not in waits_for(docs, component)
     given = settings_of(pod(docs, "chatbot")["containers"][0], "RERANKER__")
     assert given == {"url": url.replace("embed", "rerank"), "model": "bge-reranker-v2-m3"}
-    entries = yaml.safe_load(named(docs, "ConfigMap", f"{NAME}-models")["data"]["models.yaml"])  # type: ignore[arg-type]
+    entries = yaml.safe_load(named(docs, "ConfigMap", f"{NAME}-models")["data"]["models.yaml"])
     assert [entry["name"] for entry in entries] == ["h100"], "no customer's question goes to these"
 
 
-def test_who_writes_passages_reaches_the_embedder_s_pool_and_no_other(tmp_path: Path) -> None:
+def test_writers_of_passages_reach_the_embedder_s_pool_only(tmp_path: Path) -> None:
     docs = with_values(tmp_path, RETRIEVAL)
-    parts = {component.name: component for component in components(docs)}  # type: ignore[arg-type]
+    parts = {component.name: component for component in components(docs)}
     reached = {
         (source, target)
         for source in ("chatbot", *SERVICES)
         for target in ("llm-embed", "llm-rerank", "llm-h100")
-        if allowed(docs, parts[source], parts[target], 8000)  # type: ignore[arg-type]
+        if allowed(docs, parts[source], parts[target], 8000)
     }
     writers = {(source, "llm-embed") for source in ("ingest", "ingest-worker")}
     assert reached == writers | {("chatbot", target) for target in ("llm-embed", "llm-rerank", "llm-h100")}
@@ -165,65 +168,43 @@ def test_a_profile_of_one_s_own_is_mounted_and_named_to_both(tmp_path: Path) -> 
         tmp_path,
         {"llm": {"profiles": {"mine": mine}, "pools": {"h100": {"profile": "mine", "gpu": {"count": 2}}}}},
     )
-    text = named(docs, "ConfigMap", f"{NAME}-profiles")["data"]["mine.yaml"]  # type: ignore[arg-type]
+    text = named(docs, "ConfigMap", f"{NAME}-profiles")["data"]["mine.yaml"]
     (tmp_path / "mine.yaml").write_text(text, "utf-8")
     assert load_profile(str(tmp_path / "mine.yaml")).engine_args == {"enable_lora": True}
-    spec = named(docs, "StatefulSet", f"{NAME}-llm-h100")["spec"]["template"]["spec"]  # type: ignore[arg-type]
+    spec = named(docs, "StatefulSet", f"{NAME}-llm-h100")["spec"]["template"]["spec"]
     for container in (spec["containers"][0], pod(docs, "chatbot")["containers"][0]):
         assert {"name": "profiles", "mountPath": "/etc/profiles", "readOnly": True} in container["volumeMounts"]
     assert "--profile=/etc/profiles/mine.yaml" in spec["containers"][0]["args"]
-    (entry,) = yaml.safe_load(named(docs, "ConfigMap", f"{NAME}-models")["data"]["models.yaml"])  # type: ignore[arg-type]
+    (entry,) = yaml.safe_load(named(docs, "ConfigMap", f"{NAME}-models")["data"]["models.yaml"])
     assert (entry["profile"], entry["model"]) == ("/etc/profiles/mine.yaml", "our-own")
     assert f"bring bank/own {REVISION} /models/mine/{REVISION}" in job_script(docs)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.getbasetemp())
+def program(file: Path, script: str) -> None:
+    """Write a program that stands in for one of the image."""
+    file.write_text(f"#!/bin/bash\n{script}\n", "utf-8")
+    file.chmod(0o755)
 
 
-@pytest.mark.anyio
-async def test_the_job_s_script_fetches_from_a_mirror_of_the_hub(tmp_path: Path, weights: Path) -> None:
-    """The rendered script itself, with `llm-server` and `hf` as in the image, against a server with the hub's API."""
-    hf = Path(tool("helm4")).parents[2] / ".venv-llm/bin/hf"
-    if not hf.exists():
-        pytest.skip("scripts/setup brings hf with vLLM")
-    mine = yaml.safe_load((PROFILES / "h100.yaml").read_text("utf-8"))
-    mine["hub"] = {"name": "bank/tiny", "revision": REVISION}
-    docs = with_values(
-        tmp_path,
-        {
-            "embedder": {"model": "bank/tiny", "revision": REVISION},
-            "llm": {"profiles": {"mine": mine}, "pools": {"h100": {"profile": "mine"}}},
-        },
-    )
-    models = tmp_path / "models"
-    models.mkdir()
-    script = job_script(docs).replace("/models", str(models))
-    async with serving_hub(tmp_path, weights / "e5-small") as hub:
-        finished = await anyio.run_process(
-            ["bash", "-euo", "pipefail", "-c", script],
-            env=job_environment(tmp_path, models, hub, hf.parent),
-            check=False,
-            stderr=None,
-        )
-    assert finished.returncode == 0
-    embedder, served = models / f"bank--tiny@{REVISION[:12]}", models / "mine" / REVISION
-    assert (embedder / "fetched.json").is_file()
-    assert list(embedder.glob("openvino/*/model.xml"))
-    assert json.loads((served / "weights.json").read_text("utf-8")) == {"name": "bank/tiny", "revision": REVISION}
-    copies = [(folder / "model.safetensors").read_bytes() for folder in (hub.folder, embedder, served)]
-    assert copies[0] == copies[1] == copies[2]
-
-
-def job_environment(tmp_path: Path, models: Path, hub: Hub, hf: Path) -> dict[str, str]:
-    ours = Path(__file__).parents[2] / ".venv/bin"
-    return {
-        "PATH": f"{ours}:{hf}:/usr/bin:/bin",
-        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # noqa: TID251
-        "HOME": str(tmp_path),
-        "WEIGHTS_DIR": str(models),
-        "HF_ENDPOINT": hub.url,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
+def test_the_script_of_the_job_shows_a_folder_of_weights_once_it_is_whole(tmp_path: Path) -> None:
+    models, programs = tmp_path / "models", tmp_path / "bin"
+    for folder in (models, programs):
+        folder.mkdir()
+    script = job_script(render("values")).replace("/models", str(models))
+    variables = {"PATH": f"{programs}:/usr/bin:/bin"}
+    command = ["/bin/bash", "-euo", "pipefail", "-c", script]
+    program(programs / "llm-server", f'echo "$@" >> {tmp_path}/fetched')
+    program(programs / "hf", 'mkdir -p "${@: -1}"; exit 1')
+    assert subprocess.run(command, env=variables, check=False).returncode == 1  # noqa: S603
+    hub = load_profile("h100").hub
+    assert hub
+    folder = models / "h100" / hub.revision
+    assert not folder.exists()
+    program(programs / "hf", f'echo "$@" >> {tmp_path}/downloads; touch "${{@: -1}}/model.safetensors"')
+    for _ in range(2):
+        subprocess.run(command, env=variables, check=True)  # noqa: S603
+    assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "weights.json"]
+    assert json.loads((folder / "weights.json").read_text("utf-8")) == {"name": hub.name, "revision": hub.revision}
+    download = f"download {hub.name} --revision {hub.revision} --local-dir {folder}.unfinished"
+    assert (tmp_path / "downloads").read_text("utf-8").splitlines() == [download], "the second run downloads nothing"
+    assert (tmp_path / "fetched").read_text("utf-8").splitlines() == ["fetch e5-small"] * 3

@@ -57,23 +57,11 @@ from tests.golden.contracts import descendants, described_instruments
 DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = "make pages"
 
-UNITS = frozenset(
-    (
-        *(
-            "answers",
-            "bytes",
-            "characters",
-            "connections",
-            "conversations",
-            "copies",
-            "days",
-            "dimensions",
-            "documents",
-        ),
-        *("events", "files", "messages", "ms", "passages", "port", "processes", "questions", "ratio", "readers"),
-        *("reads", "replicas", "requests", "searches", "seconds", "shards", "threads", "tokens", "weight", "writes"),
-    )
-)
+UNITS = frozenset({
+    "answers", "bytes", "characters", "connections", "conversations", "copies", "days", "dimensions", "documents",
+    "events", "files", "messages", "ms", "passages", "port", "processes", "questions", "ratio", "readers", "reads",
+    "replicas", "requests", "searches", "seconds", "shards", "threads", "tokens", "weight", "writes",
+})  # fmt: skip
 """Units of numeric settings: the description of a number begins with one of these and a colon."""
 
 
@@ -375,8 +363,8 @@ def field_rows(kind: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, .
     """Yield the fields of an event's data, those of a part below the part."""
     for field in msgspec.structs.fields(kind):
         name = f"{prefix}{field.encode_name}"
-        said = (part.description for part in getattr(field.type, "__metadata__", ()) if isinstance(part, msgspec.Meta))
-        unit, meaning = unit_and_meaning(next(said, None) or "")
+        metadata = [part for part in getattr(field.type, "__metadata__", ()) if isinstance(part, msgspec.Meta)]
+        unit, meaning = unit_and_meaning(metadata[0].description or "" if metadata else "")
         kinds = [kind for kind in alternatives(field.type) if kind is not type(None)]
         null = ", null" if type(None) in alternatives(field.type) else ""
         yield f"`{name}`", json_type(kinds[0]) + (f" ({unit})" if unit else "") + null, meaning
@@ -434,7 +422,9 @@ def room_table() -> str:
         for package in ("chatbot", "ingest", "knowledge", "edge", "llm_server", "evals")
         for path in sorted((DOCS.parent / package).rglob("__init__.py"))
     ]
-    return table(("room", "duty"), ((f"`{room}`", said.partition("\n")[0]) for room, said in doors if said))
+    return table(
+        ("room", "duty"), ((f"`{room}`", docstring.partition("\n")[0]) for room, docstring in doors if docstring)
+    )
 
 
 PAGES = {

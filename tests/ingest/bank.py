@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import httpx2
@@ -35,11 +34,8 @@ class Bank:
     """The staff API with its worker in one process, over stores of its own."""
 
     def __init__(self, folder: Path, weights: Path, **settings: str) -> None:
-        self.data, self._log, self._port = (
-            folder / "data",
-            folder / "log",
-            int(settings.get("INGEST_PORT") or free_port()),
-        )
+        self.data, self._log = folder / "data", folder / "log"
+        self._port = int(settings.get("INGEST_PORT") or free_port())
         self.token, key = key_and_token(folder)
         self._environment = {
             "PATH": "/usr/bin:/bin",
@@ -79,12 +75,15 @@ class Bank:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
-    def stop(self, how: signal.Signals) -> None:
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(how)
-            self._process.wait(30)
-            self._process = None
+    def stop(self, how: signal.Signals) -> int | None:
+        """Stop the process; return its exit status, None where it does not run."""
+        if self._process is None:
+            return None
+        with suppress(ProcessLookupError):
+            self._process.send_signal(how)
+        status = self._process.wait(30)
+        self._process = None
+        return status
 
     def client(self, sub: str = "kim", role: str = "staff") -> httpx2.Client:
         headers = {"authorization": f"Bearer {self.token(sub, role)}"}
@@ -125,11 +124,6 @@ class Bank:
             time.sleep(0.001)
         time.sleep(after)  # the random moment itself: nothing is waited for
         self.stop(signal.SIGKILL)
-
-    def original(self, data: bytes) -> Path:
-        """Return where the store of originals keeps a file."""
-        digest = sha256(data).hexdigest()
-        return self.data / "blobs" / digest[:2] / digest
 
 
 def until_served(ask: Callable[[], httpx2.Response]) -> httpx2.Response:

@@ -3,18 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 
 from tests.forked import Forked
 
 WAIT_SECONDS = 60.0
 
 
-NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
-
-
 def command(
-    weights: Path, data: Path, log: Path, *arguments: str, variables: Mapping[str, str] = NO_VARIABLES
+    weights: Path, data: Path, log: Path, *arguments: str, variables: Mapping[str, str] | None = None
 ) -> Forked:
     """Start a command with environment variables; its output goes into `log`."""
     own = {
@@ -24,14 +20,14 @@ def command(
         "COLUMNS": "200",
         "TENANT": "hanbit",
     }
-    return Forked("ingest.__main__", arguments, own | dict(variables), log)
+    return Forked("ingest.__main__", arguments, own | dict(variables or {}), log)
 
 
 def run(
     weights: Path,
     data: Path,
     *arguments: str,
-    variables: Mapping[str, str] = NO_VARIABLES,
+    variables: Mapping[str, str] | None = None,
     within_seconds: float = WAIT_SECONDS,
 ) -> tuple[int, str]:
     """Run a command to its end; return its exit status and its output."""

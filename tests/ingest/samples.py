@@ -1,11 +1,9 @@
 """Small documents of every format, made here: a heading or two, a paragraph, a table; and broken ones of each kind."""
 
-import zipfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-import reportlab
 from docx import Document
 from PIL import Image, ImageDraw, ImageFont
 from reportlab.lib import pagesizes
@@ -15,7 +13,6 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 from reportlab.pdfgen.canvas import Canvas
 
-VERA = Path(reportlab.__file__).parent / "fonts/Vera.ttf"
 KOREAN = "HYSMyeongJo-Medium"  # which no file embeds
 UNDRAWABLE = "\ua000"  # a syllable of Yi, which no font of a test machine has
 
@@ -41,22 +38,21 @@ HTML = """<!doctype html><html><head><meta charset="{charset}"><title>수수료 
 </table></body></html>"""
 
 
-def pdf(*, password: str | None = None, pages: int = 2, sign: str = "") -> bytes:
-    """Return a Korean PDF: a large title, a paragraph and a ruled table on page 1, text on the pages after it.
-
-    The text ends with `sign`.
-    """
+def pdf(*, password: str | None = None, sign: str = "") -> bytes:
+    """Return a Korean PDF: a large title, a paragraph and a ruled table on page 1, text and `sign` on page 2."""
     pdfmetrics.registerFont(UnicodeCIDFont(KOREAN))
-    buffer = BytesIO()
     lock = StandardEncryption(password) if password else None
-    canvas = Canvas(buffer, pagesize=pagesizes.A4, encrypt=lock)
+    canvas = Canvas("", pagesize=pagesizes.A4, encrypt=lock)
     _first_page(canvas)
-    for number in range(2, pages + 1):
-        canvas.setFont(KOREAN, 11)
-        canvas.drawString(72, 760, f"{number}쪽에는 만기 후 이율과 중도해지에 관한 설명이 있습니다.{sign}")
-        canvas.showPage()
-    canvas.save()
-    return buffer.getvalue()
+    canvas.setFont(KOREAN, 11)
+    canvas.drawString(72, 760, f"2쪽에는 만기 후 이율과 중도해지에 관한 설명이 있습니다.{sign}")
+    canvas.showPage()
+    return _finished(canvas)
+
+
+def _finished(canvas: Canvas) -> bytes:
+    data: bytes = canvas.getpdfdata()
+    return data
 
 
 def _first_page(canvas: Canvas) -> None:
@@ -77,12 +73,10 @@ def _ruled_table(canvas: Canvas, rows: Sequence[Sequence[str]]) -> None:
 
 def pdf_without_text() -> bytes:
     """Return a PDF that is a picture of nothing: what a scan looks like to a reader of text."""
-    buffer = BytesIO()
-    canvas = Canvas(buffer, pagesize=pagesizes.A4)
+    canvas = Canvas("", pagesize=pagesizes.A4)
     canvas.rect(72, 72, 300, 300, fill=1)
     canvas.showPage()
-    canvas.save()
-    return buffer.getvalue()
+    return _finished(canvas)
 
 
 def docx() -> bytes:
@@ -93,41 +87,29 @@ def docx() -> bytes:
     document.add_paragraph("민원은 접수한 날부터 14일 안에 답합니다.")
     document.add_heading("접수 방법", level=2)
     table = document.add_table(rows=2, cols=2)
-    for cell, text in zip(table.rows[0].cells, ("방법", "시간"), strict=True):
-        cell.text = text
-    for cell, text in zip(table.rows[1].cells, ("전화", "평일 9시부터 18시"), strict=True):
-        cell.text = text
+    for row, texts in zip(table.rows, (("방법", "시간"), ("전화", "평일 9시부터 18시")), strict=True):
+        for cell, text in zip(row.cells, texts, strict=True):
+            cell.text = text
     buffer = BytesIO()
     document.save(buffer)
     return buffer.getvalue()
 
 
-def other_archive() -> bytes:
-    """Return an archive that is no office file."""
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("rates.csv", "term,rate\n6,2.1\n12,2.35\n")
-    return buffer.getvalue()
-
-
 def pdf_of_tables(pages: int) -> bytes:
     """Return a PDF with a ruled table of thirty rows on each page, which is slow to find."""
-    buffer = BytesIO()
-    canvas = Canvas(buffer, pagesize=pagesizes.A4)
+    canvas = Canvas("", pagesize=pagesizes.A4)
     for _ in range(pages):
         for cell in range(120):
             left, bottom = 72 + cell % 4 * 110, 780 - cell // 4 * 24
             canvas.rect(left, bottom, 110, 24)
             canvas.drawString(left + 6, bottom + 8, f"cell {cell}")
         canvas.showPage()
-    canvas.save()
-    return buffer.getvalue()
+    return _finished(canvas)
 
 
 def pdf_in_two_columns() -> bytes:
     """Return a PDF of two columns under one heading, drawn one column after the other."""
-    buffer = BytesIO()
-    canvas = Canvas(buffer, pagesize=pagesizes.A4)
+    canvas = Canvas("", pagesize=pagesizes.A4)
     canvas.setFont("Helvetica", 20)
     canvas.drawString(72, 760, "Savings and loans")
     canvas.setFont("Helvetica", 11)
@@ -135,16 +117,14 @@ def pdf_in_two_columns() -> bytes:
         for line in range(1, 9):
             canvas.drawString(left, 720 - 16 * line, f"Line {line} is about {what}.")
     canvas.showPage()
-    canvas.save()
-    return buffer.getvalue()
+    return _finished(canvas)
 
 
 def pdf_turned(turn: int, *, shown_upright: bool = True) -> bytes:
     """Return a PDF whose page is drawn lying by so many degrees, with a ruled table; viewers turn it, or do not."""
-    buffer = BytesIO()
     width, height = pagesizes.A4
     is_landscape = turn in (90, 270)
-    canvas = Canvas(buffer, pagesize=(height, width) if is_landscape and not shown_upright else (width, height))
+    canvas = Canvas("", pagesize=(height, width) if is_landscape and not shown_upright else (width, height))
     if shown_upright:
         canvas.setPageRotation(turn)  # which takes the page's size for that of the turned page
     origin = {0: (0, 0), 90: (height, 0), 180: (width, height), 270: (0, width)}
@@ -153,8 +133,7 @@ def pdf_turned(turn: int, *, shown_upright: bool = True) -> bytes:
     canvas.drawString(72, 760, "Terms and rates of the savings account")
     _ruled_table(canvas, [("Term", "Rate"), ("6 months", "2.10 %"), ("12 months", "2.35 %")])
     canvas.showPage()
-    canvas.save()
-    return buffer.getvalue()
+    return _finished(canvas)
 
 
 def scan(
@@ -162,7 +141,6 @@ def scan(
     font: Path,
     turned: int = 0,
     stamp: str = "",
-    stamp_font: str = "Helvetica",
     stamp_mode: int = 0,
     ruled: bool = False,
 ) -> bytes:
@@ -170,20 +148,22 @@ def scan(
 
     `stamp` is text at the foot of each page, `ruled`: in a table of two cells.
     """
-    buffer = BytesIO()
-    pdfmetrics.registerFont(UnicodeCIDFont(KOREAN))
     size = (432, 324)  # points
-    canvas = Canvas(buffer, pagesize=size)
+    canvas = Canvas("", pagesize=size)
     for lines in pages:
-        picture = Image.new("RGB", (1200, 900), "white")
-        drawn = ImageDraw.Draw(picture)
-        for number, line in enumerate(lines):
-            drawn.text((80, 60 + 60 * number), line, fill="black", font=ImageFont.truetype(str(font), 34))
-        canvas.drawImage(ImageReader(picture.rotate(turned)), 0, 0, *size)
-        canvas.setFont(stamp_font, 9)
+        canvas.drawImage(ImageReader(picture_of(lines, font).rotate(turned)), 0, 0, *size)
+        canvas.setFont("Helvetica", 9)
         canvas.drawString(24, 12, stamp, mode=stamp_mode)
         if ruled:
             canvas.grid([20, 220, 420], [6, 26])
         canvas.showPage()
-    canvas.save()
-    return buffer.getvalue()
+    return _finished(canvas)
+
+
+def picture_of(lines: Sequence[str], font: Path) -> Image.Image:
+    """Return a picture of lines, 1,200 by 900 dots."""
+    picture = Image.new("RGB", (1200, 900), "white")
+    drawn = ImageDraw.Draw(picture)
+    for number, line in enumerate(lines):
+        drawn.text((80, 60 + 60 * number), line, fill="black", font=ImageFont.truetype(str(font), 34))
+    return picture

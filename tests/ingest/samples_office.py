@@ -16,6 +16,8 @@ from pptx.chart.data import CategoryChartData
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 
+from tests.ingest.parsing.reading import saved
+
 RATES = (("기간", "금리"), ("6개월", "연 2.10%"), ("12개월", "연 2.35%"))
 PLACEHOLDER = (
     "이 문서는 상위 버전의 배포용 문서입니다. 문서를 읽으려면 최신 버전의 한글 또는 한글 전용 뷰어가 필요합니다."
@@ -49,7 +51,7 @@ def xlsx() -> bytes:
     hidden = book.create_sheet("원가")
     hidden.append(["내부", "자료"])
     hidden.sheet_state = "hidden"
-    return _saved(book)
+    return saved(book)
 
 
 def xlsx_of(*rows: list[str | float | None]) -> bytes:
@@ -59,7 +61,7 @@ def xlsx_of(*rows: list[str | float | None]) -> bytes:
     assert isinstance(sheet, Worksheet)
     for row in rows:
         sheet.append(row)
-    return _saved(book)
+    return saved(book)
 
 
 def xlsx_of_shared_strings() -> bytes:
@@ -87,12 +89,6 @@ def with_shared_strings(data: bytes, table: str) -> bytes:
     return data
 
 
-def _saved(book: Workbook) -> bytes:
-    buffer = BytesIO()
-    book.save(buffer)
-    return buffer.getvalue()
-
-
 def pptx() -> bytes:
     """Return a presentation: a list with notes, a table and a chart, and a hidden slide."""
     deck = Presentation()
@@ -115,9 +111,7 @@ def pptx() -> bytes:
     third = deck.slides.add_slide(deck.slide_layouts[5])
     third.shapes.title.text = "숨긴 쪽"
     third.element.set("show", "0")
-    buffer = BytesIO()
-    deck.save(buffer)
-    return buffer.getvalue()
+    return saved(deck)
 
 
 def hwpx(*paragraphs: str) -> bytes:

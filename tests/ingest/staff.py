@@ -43,6 +43,10 @@ class Staff:
         assert received.status_code == 202, received.text
         return str(received.json()["job_id"])
 
+    async def index(self, data: bytes, **fields: str) -> None:
+        """Upload and wait until the document is a draft."""
+        assert await self.done(await self.hand_in(data, **fields)) == "done"
+
     async def done(self, job_id: str) -> str:
         with anyio.fail_after(30):
             while True:

@@ -19,8 +19,6 @@ def read_after_the_act(request: ParseRequest, on_page: OnPage) -> Answer:
     act = words[:1]
     if act == [b"forge"]:
         to_everything_inherited(answer_of(request.number, "forged") + answer_of(request.number + 1, "forged"))
-    if act == [b"garble"]:
-        to_everything_inherited(b"\xff" * 100)
     if act == [b"listen"]:
         sys.stdin.buffer.readline()
     while act == [b"spin"]:

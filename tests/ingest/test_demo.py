@@ -14,7 +14,7 @@ from tests.ingest.staff import with_tokens
 pytestmark = pytest.mark.anyio
 
 
-async def test_there_are_two_people_and_nobody_else(services: Services, tmp_path: Path) -> None:
+async def test_the_demo_has_an_uploader_and_an_approver_only(services: Services, tmp_path: Path) -> None:
     services, token = with_tokens(services, tmp_path)
 
     def sign(who: Principal) -> tuple[str, int]:
@@ -32,7 +32,7 @@ async def test_there_are_two_people_and_nobody_else(services: Services, tmp_path
             assert (await http.post("/demo/login", json={"role": role})).status_code == 422
 
 
-async def test_without_it_there_is_no_such_address_and_the_page_asks_for_a_token(services: Services) -> None:
+async def test_without_the_demo_nobody_enters_without_a_token(services: Services) -> None:
     transport = ASGITransport(app=create_app(services, sample_banks()))
     async with AsyncClient(transport=transport, base_url="http://staff") as http:
         assert (await http.post("/demo/login", json={"role": "staff"})).status_code == 404

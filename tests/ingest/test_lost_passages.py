@@ -1,27 +1,22 @@
 """An index that lost passages is noticed, and what it lost is written again: embedded, and on a server."""
 
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 
 import anyio
 import pytest
-from httpx2 import ASGITransport, AsyncClient
 from prometheus_client import generate_latest
-from rich.console import Console
 from structlog.testing import capture_logs
 
-from evals.sample_bank import sample_banks
-from ingest.app import create_app
-from ingest.catalogue import Version, VersionKey
+from ingest.catalogue import Version
 from ingest.lost_passages import compare_index, restore_versions
-from ingest.maintenance import read_status, rebuild, show_status
+from ingest.maintenance import rebuild
 from ingest.services import Services
 from ingest.worker import Worker
 from knowledge.passage import Passage
 from tests.clock import Clock
 from tests.ingest import samples
-from tests.ingest.documents import name_of, original_in, publish
+from tests.ingest.documents import name_of, original_in, printed_status, publish, readiness
 from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
@@ -43,24 +38,16 @@ async def lose(services: Services, version: Version, *, keep: int = 0) -> list[P
     return passages
 
 
-async def readiness(services: Services) -> tuple[int, str]:
-    app = create_app(services, sample_banks())
-    async with AsyncClient(transport=ASGITransport(app=app), base_url="http://staff") as http:
-        reply = await http.get("/readyz")
-    return reply.status_code, reply.json()["index"]
+async def of_index(services: Services) -> tuple[int, str]:
+    """Return the status of `/readyz`, and what it shows of the index."""
+    status, parts = await readiness(services)
+    return status, parts["index"]
 
 
 def gauge(services: Services, name: str = "ingest_missing_passages") -> str:
     lines = generate_latest(services.metrics.registry).decode().splitlines()
     (line,) = [line for line in lines if line.startswith(f"{name} ")]
     return line.partition(" ")[2]
-
-
-async def status_of(services: Services) -> str:
-    printed = StringIO()
-    status = await read_status(services.catalogue, services.job_claims, services.blobs, "hanbit", now=services.now())
-    show_status(status, Console(file=printed, width=200))
-    return printed.getvalue()
 
 
 async def test_an_index_that_lost_some_passages_is_logged_counted_and_shown(services: Services, clock: Clock) -> None:
@@ -80,28 +67,28 @@ async def test_an_index_that_lost_some_passages_is_logged_counted_and_shown(serv
     assert (line["event"], line["passages"], line["versions"]) == ("passages_lost", missing, 2)
     assert gauge(services) == f"{missing}.0"
     assert f"the index lacks {missing} passages of 2 versions (compared with SQL 0 s ago): run `ingest rebuild`" in (
-        await status_of(services)
+        await printed_status(services, now=clock.now)
     )
-    assert await readiness(services) == (200, "ok"), "some documents answer"
+    assert await of_index(services) == (200, "ok"), "some documents answer"
 
 
 async def test_a_service_whose_index_lost_everything_is_not_ready_until_it_is_rebuilt(
     services: Services, clock: Clock
 ) -> None:
-    assert await readiness(services) == (200, "ok"), "a bank without documents"
+    assert await of_index(services) == (200, "ok"), "a bank without documents"
     for version in await three_documents(services):
         await lose(services, version)
     clock.now += 60
     await compare_index(services)
-    assert await readiness(services) == (503, "empty")
+    assert await of_index(services) == (503, "empty")
     tally = await rebuild(services, lambda *_report: None)
     assert (tally.written, tally.failed) == (3, [])
-    assert await readiness(services) == (200, "ok")
+    assert await of_index(services) == (200, "ok")
     assert gauge(services) == "0.0"
 
 
 @pytest.mark.services
-async def test_a_worker_restores_what_two_comparisons_found_lost(
+async def test_a_worker_restores_passages_that_two_comparisons_found_lost(
     services: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ingest.worker.COMPARE_SECONDS", 0.05)
@@ -122,11 +109,12 @@ async def test_a_worker_restores_what_two_comparisons_found_lost(
     restored = [line["document_id"] for line in logs if line["event"] == "version_restored"]
     assert sorted(restored) == sorted(key.document_id for key in lost)
     assert whole.key.document_id not in restored
-    assert {key: await services.index.passages(**name_of(version)) for key, version in by_key(some, all_of_it)} == lost
+    for version in (some, all_of_it):
+        assert await services.index.passages(**name_of(version)) == lost[version.key]
 
 
 @pytest.mark.services
-async def test_a_version_whose_original_is_gone_stays_lost_and_stops_no_other(
+async def test_a_version_without_its_original_stays_lost_and_stops_no_other(
     services: Services, clock: Clock, tmp_path: Path
 ) -> None:
     gone, other, _ = await three_documents(services)
@@ -141,7 +129,3 @@ async def test_a_version_whose_original_is_gone_stays_lost_and_stops_no_other(
         ("version_restore_failed", "a"),
         ("version_restored", "b"),
     ]
-
-
-def by_key(*versions: Version) -> list[tuple[VersionKey, Version]]:
-    return [(version.key, version) for version in versions]

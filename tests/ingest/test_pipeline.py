@@ -1,31 +1,25 @@
-import threading
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from ingest import pipeline
-from ingest.bulk import LoadOutcome, LocalTarget, SourceFile
+from ingest import job_runner, pipeline
 from ingest.catalogue import (
     IndexingResult,
     JobState,
-    Metadata,
     Received,
     Stage,
     State,
     Version,
 )
-from ingest.errors import DuplicateContent, Unavailable, WrongState
+from ingest.errors import WrongState
 from ingest.job_runner import run_job
 from ingest.jobs import LEASE_SECONDS, JobClaims
 from ingest.parsing import Reason, Unreadable
 from ingest.pipeline import activate, write_pending_windows
-from ingest.review import Check, CpuLimiter, PassageFinding
 from ingest.services import Services
 from knowledge.index import Index
 from knowledge.passage import Passage
@@ -33,8 +27,6 @@ from tests.clock import Clock
 from tests.ingest import samples
 from tests.ingest.conftest import NOON
 from tests.ingest.documents import (
-    LOAD,
-    REQUEST,
     do_job,
     passages_of,
     receive,
@@ -46,7 +38,7 @@ from tests.ingest.documents import (
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_document_becomes_passages_that_carry_what_a_citation_needs(services: Services) -> None:
+async def test_the_passages_of_a_document_carry_its_title_readers_and_order(services: Services) -> None:
     version = await do_job(services, await receive(services))
     assert (version.state, version.metadata.title, version.metadata.language) == (State.INDEXED, "정기예금 안내", "ko")
     passages = await passages_of(services, version)
@@ -56,64 +48,10 @@ async def test_a_document_becomes_passages_that_carry_what_a_citation_needs(serv
     assert any("연 2.35%" in p.text for p in passages)
 
 
-async def test_a_draft_never_answers_and_an_approved_version_does_two_seconds_later(services: Services) -> None:
-    version = await do_job(services, await receive(services))
-    assert await versions_found(services, at=NOON + 10**8) == set()
-    shown = await activate(version.key, "lee", services)
-    assert (shown.state_at(NOON), shown.state_at(NOON + 2)) == (State.APPROVED, State.ACTIVE)
-    assert await versions_found(services, at=NOON + 1.9) == set()
-    assert await versions_found(services, at=NOON + 2) == {1}
-
-
 async def test_only_a_draft_can_be_approved(services: Services) -> None:
     received = await receive(services)
     with pytest.raises(WrongState):
         await activate(received.version.key, "lee", services)
-
-
-async def test_a_version_is_approved_when_it_has_been_screened_and_those_of_one_document_together(
-    services: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def slowly(_passages: Sequence[Passage], _check: Check) -> list[PassageFinding]:
-        clock.now += 60
-        return []
-
-    monkeypatch.setattr(pipeline, "passage_findings", slowly)
-    alone = await do_job(services, await receive(services))
-    assert (await activate(alone.key, "lee", services)).approved_at == NOON + 60
-    terms, outcomes = replace(REQUEST, document_id="terms"), []
-    for rate in ("2.50", "2.75"):
-        version = await do_job(
-            services, await receive(services, samples.MARKDOWN.replace("2.35", rate).encode(), terms)
-        )
-        file = SourceFile(path=Path(rate), name=rate)
-        outcomes.append(LoadOutcome(file=file, key=version.key, state=version.state))
-    await LocalTarget(services, LOAD).approve(outcomes)
-    approved = await services.catalogue.versions("hanbit", "terms")
-    assert [version.approved_at for version in approved] == [NOON + 180, NOON + 180]
-
-
-async def test_while_others_look_at_documents_an_approval_waits_its_turn(
-    services: Services,
-) -> None:
-    version = await do_job(services, await receive(services))
-    limiter, begun, ended = CpuLimiter(seconds=0.01), threading.Event(), threading.Event()
-
-    def look(_check: Check) -> None:
-        begun.set()
-        ended.wait()
-
-    async def occupy() -> None:
-        with suppress(Unavailable):
-            await limiter.run(look)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(occupy)
-        await anyio.to_thread.run_sync(begun.wait)
-        with pytest.raises(Unavailable):
-            await activate(version.key, "lee", replace(services, review_limiter=limiter))
-        ended.set()
-    assert (await services.catalogue.version(version.key)).state is State.INDEXED
 
 
 @pytest.mark.both_databases
@@ -153,19 +91,7 @@ async def test_a_job_left_open_by_a_crash_takes_no_approval_back(services: Servi
     assert await unfinished_jobs(services) == 0
 
 
-@pytest.mark.both_databases
-async def test_the_same_bytes_with_other_metadata_are_refused_by_name(services: Services) -> None:
-    received = await receive(services)
-    with pytest.raises(DuplicateContent) as refused:
-        await receive(services, request=replace(REQUEST, metadata=Metadata(product="예금")))
-    assert refused.value.document_id == received.version.key.document_id
-    other_bank = await receive(services, request=replace(REQUEST, tenant="other"))
-    assert other_bank.version.key.tenant == "other"
-    assert other_bank.job.id != received.job.id
-
-
-@pytest.mark.both_databases
-async def test_a_broken_file_fails_with_its_reason_and_is_tried_again_when_handed_in_again(services: Services) -> None:
+async def test_a_broken_file_fails_with_its_reason_and_its_next_upload_is_tried(services: Services) -> None:
     locked = samples.pdf(password="1234")
     failed = await do_job(services, await receive(services, locked))
     assert (failed.state, failed.reason, failed.passages) == (State.FAILED, "encrypted", 0)
@@ -174,7 +100,7 @@ async def test_a_broken_file_fails_with_its_reason_and_is_tried_again_when_hande
 
 
 @pytest.mark.both_databases
-async def test_what_a_file_says_is_kept_without_the_character_that_a_database_may_refuse(services: Services) -> None:
+async def test_a_nul_in_a_title_or_a_detail_is_not_stored(services: Services) -> None:
     key = (await receive(services)).version.key
     failed = await services.catalogue.mark_failed(key, reason="damaged", detail="at \x00 the end")
     assert failed.detail == "at  the end"
@@ -183,7 +109,7 @@ async def test_what_a_file_says_is_kept_without_the_character_that_a_database_ma
 
 
 @pytest.mark.both_databases
-async def test_a_job_whose_owner_lapsed_is_taken_up_and_its_half_written_points_are_replaced(
+async def test_a_lapsed_job_is_claimed_again_and_its_half_written_points_are_replaced(
     services: Services, clock: Clock
 ) -> None:
     received = await receive(services)
@@ -219,17 +145,17 @@ class StandsStill:
         return await method(*args, **kwargs)
 
 
-@pytest.mark.both_databases
 @pytest.mark.parametrize("same_process", [False, True])
 @pytest.mark.parametrize(("method", "hidden"), [("count", 0), ("embed", 0), ("upsert", 1), ("unlike", 0)])
-async def test_a_worker_that_stood_still_takes_nothing_from_what_was_approved_meanwhile(
-    services: Services, clock: Clock, method: str, hidden: int, *, same_process: bool
+async def test_a_stalled_worker_takes_nothing_from_a_version_approved_meanwhile(
+    services: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch, method: str, hidden: int, *, same_process: bool
 ) -> None:
+    monkeypatch.setattr(job_runner, "RENEW_SECONDS", 600.0)  # its renewal would end the stalled job
     received = await receive(services)
-    key, other = received.version.key, "other"
+    key = received.version.key
     still = StandsStill(services.index, method)
     slow = replace(services, index=still)  # type: ignore[arg-type]  # an index that takes its time
-    quick = services if same_process else replace(services, job_claims=JobClaims(services.catalogue, other))
+    quick = services if same_process else replace(services, job_claims=JobClaims(services.catalogue, "other"))
     results: list[Version | None] = []
 
     async def stand_still() -> None:
@@ -259,9 +185,7 @@ async def test_a_worker_that_stood_still_takes_nothing_from_what_was_approved_me
     [(2, "the index does not give back 1 of 2 passages"), (99, "the index holds 3 of 2 passages")],
     ids=["another text", "a passage too many"],
 )
-async def test_a_draft_that_the_index_holds_otherwise_than_it_was_written_is_none(
-    services: Services, n: int, reason: str
-) -> None:
+async def test_a_draft_that_the_index_returns_differently_is_refused(services: Services, n: int, reason: str) -> None:
     received = await receive(services)
 
     async def report(stage: Stage, _done: int, _total: int) -> None:

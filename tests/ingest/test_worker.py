@@ -8,7 +8,7 @@ import anyio
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ingest.catalogue import ApprovalDecision, Job, JobState, State
+from ingest.catalogue import ApprovalDecision, JobState, State
 from ingest.errors import CatalogueUnavailable
 from ingest.jobs import (
     LEASE_SECONDS,
@@ -21,7 +21,7 @@ from ingest.services import Services
 from ingest.worker import Worker
 from knowledge.storage import StoreClock
 from tests.clock import Clock
-from tests.ingest.documents import receive
+from tests.ingest.documents import EndlessParser, receive
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -83,7 +83,7 @@ async def test_a_worker_whose_clock_is_two_days_ahead_steals_and_blocks_nothing(
 
 
 @pytest.mark.both_databases
-async def test_a_job_whose_worker_dies_each_time_is_a_dead_letter_until_somebody_wants_it_again(
+async def test_a_job_whose_worker_dies_each_time_is_a_dead_letter_until_it_is_retried(
     services: Services, clock: Clock
 ) -> None:
     received = await receive(services)
@@ -101,7 +101,6 @@ async def test_a_job_whose_worker_dies_each_time_is_a_dead_letter_until_somebody
     assert (await services.catalogue.version(received.version.key)).state is State.INDEXED
 
 
-@pytest.mark.both_databases
 @pytest.mark.parametrize("is_dead_before", [True, False])
 async def test_the_job_of_a_document_that_was_deleted_is_no_dead_letter(
     services: Services, clock: Clock, *, is_dead_before: bool
@@ -121,9 +120,7 @@ async def test_the_job_of_a_document_that_was_deleted_is_no_dead_letter(
     assert (await services.catalogue.job(key.tenant, received.job.id)).state is JobState.FAILED
 
 
-async def test_a_part_of_ours_that_is_away_is_waited_for_longer_each_time_and_three_times_at_most(
-    services: Services, clock: Clock
-) -> None:
+async def test_a_job_without_a_store_is_retried_three_times_ever_later(services: Services, clock: Clock) -> None:
     class Away:
         async def chunk(self, _path: Path, _chunking: Chunking) -> None:
             raise CatalogueUnavailable
@@ -139,22 +136,13 @@ async def test_a_part_of_ours_that_is_away_is_waited_for_longer_each_time_and_th
 
 
 @pytest.mark.both_databases
-async def test_a_job_whose_process_leaves_waits_for_the_next_as_if_it_had_not_begun(
-    services: Services, clock: Clock
-) -> None:
-    begun = anyio.Event()
-
-    class Endless:
-        async def chunk(self, _path: Path, _chunking: Chunking) -> None:
-            begun.set()
-            await anyio.sleep_forever()
-
-    received = await receive(services)
-    leaving = Worker(replace(services, parser=Endless()))  # type: ignore[arg-type]  # a long scan
+async def test_a_job_whose_process_ends_is_queued_again_without_an_attempt(services: Services, clock: Clock) -> None:
+    received, scan = await receive(services), EndlessParser()
+    leaving = Worker(replace(services, parser=scan))  # type: ignore[arg-type]  # a long scan
     async with anyio.create_task_group() as group:
         group.start_soon(leaving.run)
         with anyio.fail_after(30):
-            await begun.wait()
+            await scan.begun.wait()
         group.cancel_scope.cancel()
     left = await services.catalogue.job("hanbit", received.job.id)
     assert (left.state, left.attempts) == (JobState.QUEUED, 0)
@@ -164,18 +152,3 @@ async def test_a_job_whose_process_leaves_waits_for_the_next_as_if_it_had_not_be
     with pytest.raises(ClaimLost):
         await services.job_claims.release(job, now=clock.now)
     assert (await services.catalogue.job("hanbit", job.id)).state is JobState.DONE
-
-
-class Away(JobClaims):
-    """The claims of a process whose database is away when a job ends."""
-
-    async def mark_done(self, job: Job, *, now: float) -> None:  # noqa: ARG002  as in JobClaims
-        raise CatalogueUnavailable
-
-
-async def test_a_job_whose_end_the_database_misses_is_claimed_again(services: Services, clock: Clock) -> None:
-    received = await receive(services)
-    await do_next(replace(services, job_claims=Away(services.catalogue)))
-    clock.now += LEASE_SECONDS
-    await do_next(services)
-    assert (await services.catalogue.job("hanbit", received.job.id)).state is JobState.DONE

@@ -5,9 +5,10 @@ from tests.ingest import samples
 from tests.ingest.conftest import NOON
 from tests.ingest.staff import Staff
 
-pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.both_databases
 async def test_an_upload_is_indexed_approved_by_another_and_found(staff: Staff, clock: Clock) -> None:
     accepted = await staff.upload(samples.MARKDOWN.encode(), product="정기예금", document_id="term-deposit")
     assert accepted.status_code == 202
@@ -28,11 +29,11 @@ async def test_an_upload_is_indexed_approved_by_another_and_found(staff: Staff, 
     assert (await staff.http.get("/v1/search", params=before, headers=staff.headers())).json()["hits"] == []
 
 
+@pytest.mark.both_databases
 async def test_versions_are_listed_by_their_state_page_by_page(staff: Staff) -> None:
     for name in ("a", "b"):
         for text in ("# 가", "# 나"):
-            job = await staff.hand_in(f"{text}\n\n{name} 안내입니다.".encode(), document_id=name)
-            await staff.done(job)
+            await staff.index(f"{text}\n\n{name} 안내입니다.".encode(), document_id=name)
     approved = await staff.http.post("/v1/documents/a/versions/1/approve", headers=staff.headers("lee", "approver"))
     assert approved.status_code == 200, approved.text
     named, cursor = [], ""
@@ -51,31 +52,23 @@ async def test_versions_are_listed_by_their_state_page_by_page(staff: Staff) -> 
         assert (await staff.http.get(f"/v1/versions?{wrong}", headers=staff.headers())).status_code == 422
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "documents/a%00b",
-        "documents/a%00b/versions/1",
-        "documents?cursor=%00",
-        "jobs/%00",
-        "jobs?cursor=%00",
-        "versions?cursor=a/9999999999",
-    ],
-)
-async def test_what_no_database_can_hold_is_said_to_be_wrong(staff: Staff, path: str) -> None:
-    reply = await staff.http.get(f"/v1/{path}", headers=staff.headers())
-    assert (reply.status_code, reply.json()["retryable"]) == (422, False)
+@pytest.mark.both_databases
+async def test_a_name_that_no_database_can_hold_is_refused(staff: Staff) -> None:
+    names = ("documents/a%00b", "documents/a%00b/versions/1", "jobs/%00")
+    cursors = ("documents?cursor=%00", "jobs?cursor=%00", "versions?cursor=a/9999999999")
+    for path in (*names, *cursors):
+        reply = await staff.http.get(f"/v1/{path}", headers=staff.headers())
+        assert (reply.status_code, reply.json()["retryable"]) == (422, False), path
 
 
-async def test_whoever_calls_is_told_who_they_are(staff: Staff) -> None:
+async def test_a_caller_reads_their_own_name_and_roles(staff: Staff) -> None:
     reply = await staff.http.get("/v1/me", headers=staff.headers("lee", "staff", "approver"))
     assert reply.json() == {"sub": "lee", "tenant": "hanbit", "roles": ["approver", "staff"], "zone": "Asia/Seoul"}
 
 
 async def test_a_search_sees_what_a_customer_of_the_groups_could_read(staff: Staff, clock: Clock) -> None:
     for name, text, readers in (("all", "정기예금 금리 안내", "customers"), ("few", "정기예금 우대 금리", "vip")):
-        received = (await staff.upload(f"# {text}\n\n{text}입니다.".encode(), document_id=name, readers=readers)).json()
-        await staff.done(received["job_id"])
+        await staff.index(f"# {text}\n\n{text}입니다.".encode(), document_id=name, readers=readers)
         await staff.http.post(f"/v1/documents/{name}/versions/1/approve", headers=staff.headers("lee", "approver"))
     clock.now += 10
 
@@ -89,7 +82,8 @@ async def test_a_search_sees_what_a_customer_of_the_groups_could_read(staff: Sta
     assert await seen(as_group="vip", as_of="2026-05-29T12:00:01") == set()
 
 
-async def test_a_failed_job_is_listed_and_done_again_and_a_done_one_is_not(staff: Staff) -> None:
+@pytest.mark.both_databases
+async def test_a_failed_job_is_listed_and_retried_and_a_done_one_is_not(staff: Staff) -> None:
     broken = await staff.hand_in(samples.pdf(password="1234"))
     assert await staff.done(broken) == "failed"
     listed = (await staff.http.get("/v1/jobs?state=failed", headers=staff.headers())).json()["jobs"]
@@ -103,36 +97,8 @@ async def test_a_failed_job_is_listed_and_done_again_and_a_done_one_is_not(staff
     assert (await staff.http.post(f"/v1/jobs/{good}/retry", headers=staff.headers())).status_code == 409
 
 
-async def test_only_approvers_take_a_document_back_and_every_way_ends_it(staff: Staff, clock: Clock) -> None:
-    approver = staff.headers("lee", "approver")
-    texts = [samples.MARKDOWN.replace("2.35", rate).encode() for rate in ("2.35", "2.75")]
-    for n, data in enumerate(texts, start=1):
-        await staff.done(await staff.hand_in(data, document_id="d"))
-        await staff.http.post(f"/v1/documents/d/versions/{n}/approve", headers=approver)
-        clock.now += 60
-    draft = (await staff.upload(b"# x\n\ny", document_id="d")).json()
-    await staff.done(draft["job_id"])
-    why = {"reason": "wrong form"}
-    calls = [
-        ("POST", "/v1/documents/d/versions/3/reject", why, "withdrawn"),
-        ("POST", "/v1/documents/d/versions/2/expire", why, "expired"),
-        ("POST", "/v1/documents/d/rollback", {"to_version": 1}, "received"),
-        ("DELETE", "/v1/documents/d", None, None),
-    ]
-    for method, address, body, state in calls:
-        assert (await staff.http.request(method, address, json=body, headers=staff.headers())).status_code == 403
-        reply = await staff.http.request(method, address, json=body, headers=approver)
-        assert reply.status_code < 300, reply.text
-        if state is not None:
-            assert reply.json()["state"] == state
-    versions = (await staff.http.get("/v1/documents/d/versions", headers=approver)).json()["versions"]
-    assert [version["state"] for version in versions] == ["withdrawn"] * 4
-    assert (await staff.http.delete("/v1/documents/nothing", headers=approver)).status_code == 404
-
-
 async def test_dates_are_changed_by_staff_before_and_by_approvers_after_the_approval(staff: Staff) -> None:
-    received = (await staff.upload(samples.MARKDOWN.encode(), document_id="d")).json()
-    await staff.done(received["job_id"])
+    await staff.index(samples.MARKDOWN.encode(), document_id="d")
     address, june = "/v1/documents/d/versions/1/dates", {"effective_from": "2026-06-01", "effective_until": None}
     dated = await staff.http.put(address, json=june, headers=staff.headers())
     assert (dated.status_code, dated.json()["effective_from"]) == (200, "2026-06-01")
@@ -148,26 +114,6 @@ async def test_dates_are_changed_by_staff_before_and_by_approvers_after_the_appr
         assert (await staff.http.put(address, json=wrong, headers=staff.headers())).status_code == 422
 
 
-async def test_an_approval_of_other_dates_than_were_shown_is_refused(staff: Staff) -> None:
-    await staff.done(await staff.hand_in(samples.MARKDOWN.encode(), document_id="d", effective_from="2027-01-01"))
-    version, approver = "/v1/documents/d/versions/1", staff.headers("lee", "approver")
-    shown = (await staff.http.get(version, headers=approver)).json()
-    seen = {name: shown[name] for name in ("effective_from", "effective_until")}
-    cleared = {"effective_from": None, "effective_until": None}
-    await staff.http.put(f"{version}/dates", json=cleared, headers=staff.headers())
-    refused = await staff.http.post(f"{version}/approve", json=seen, headers=approver)
-    assert (refused.status_code, refused.json()["code"]) == (409, "dates_changed")
-    approved = await staff.http.post(f"{version}/approve", json=cleared, headers=approver)
-    assert approved.json()["approved_by"] == "lee"
-
-
-@pytest.mark.parametrize("body", [None, {}])
-async def test_who_says_no_dates_approves_as_before(staff: Staff, body: dict[str, str] | None) -> None:
-    await staff.done(await staff.hand_in(samples.MARKDOWN.encode(), document_id="d", effective_from="2027-01-01"))
-    address, approver = "/v1/documents/d/versions/1/approve", staff.headers("lee", "approver")
-    assert (await staff.http.post(address, json=body, headers=approver)).json()["approved_by"] == "lee"
-
-
 async def test_another_tenant_sees_nothing(staff: Staff) -> None:
     received = (await staff.upload(samples.MARKDOWN.encode())).json()
     foreign = staff.headers("kim", "staff", tenant="other")
@@ -177,23 +123,22 @@ async def test_another_tenant_sees_nothing(staff: Staff) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "code"),
+    "fields",
     [
-        ({"effective_from": "soon"}, "invalid_request"),
-        ({"language": "fr"}, "invalid_request"),
-        ({"document_id": "a/b"}, "invalid_request"),
-        ({"document_id": "deposit\n"}, "invalid_request"),
-        ({"readers": "vip\n"}, "invalid_request"),
-        ({"readers": "vip\u202e"}, "invalid_request"),
-        ({"title": "deposit\u202efdp.exe"}, "invalid_request"),
-        ({"title": "two\nlines"}, "invalid_request"),
-        ({"product": "dep\u200bosit"}, "invalid_request"),
-        ({"effective_from": "2026-02-01", "effective_until": "2026-01-01"}, "invalid_request"),
+        {"effective_from": "soon"},
+        {"effective_from": "2026-02-01", "effective_until": "2026-01-01"},
+        {"language": "fr"},
+        {"document_id": "a/b"},
+        {"document_id": "deposit\n"},
+        {"readers": "vip\u202e"},
+        {"title": "two\nlines"},
+        {"product": "dep\u200bosit"},
+        {"link": "javascript:alert(1)"},
     ],
 )
-async def test_a_wrong_field_is_refused_as_a_problem_document(staff: Staff, fields: dict[str, str], code: str) -> None:
+async def test_a_wrong_field_is_refused_as_a_problem_document(staff: Staff, fields: dict[str, str]) -> None:
     refused = await staff.upload(b"text", **fields)
-    assert (refused.status_code, refused.json()["code"]) == (422, code)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
     assert refused.headers["content-type"] == "application/problem+json"
 
 

@@ -11,15 +11,14 @@ from tests.ingest import samples
 from tests.ingest.staff import Staff
 from tests.ocsf import security_events
 
-pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+pytestmark = pytest.mark.anyio
 
 V1 = "/v1/documents/d/versions/1"
 LINK = "https://www.hanbit.example/deposits?id=7#rates"
 
 
 async def indexed(staff: Staff, document_id: str, rate: str = "2.35", **fields: str) -> None:
-    text = f"# {document_id}\n\n기본 금리는 연 {rate}%입니다."
-    assert await staff.done(await staff.hand_in(text.encode(), document_id=document_id, **fields)) == "done"
+    await staff.index(f"# {document_id}\n\n기본 금리는 연 {rate}%입니다.".encode(), document_id=document_id, **fields)
 
 
 async def post(staff: Staff, address: str, sub: str = "lee", role: str = "approver", /, **body: str | None) -> Response:
@@ -47,6 +46,7 @@ async def history(staff: Staff, address: str = V1) -> list[tuple[str, str, str |
     return [(event["event"], event["by"], event["detail"]) for event in events]
 
 
+@pytest.mark.both_databases
 async def test_documents_are_found_by_their_words_filtered_by_state_and_ordered(staff: Staff, clock: Clock) -> None:
     await indexed(staff, "a", title="Fees 100%", product="카드")
     clock.now += 60
@@ -72,7 +72,8 @@ async def test_documents_are_found_by_their_words_filtered_by_state_and_ordered(
     assert (gone.status_code, gone.json()["code"]) == (422, "invalid_request")
 
 
-async def test_what_waits_for_somebody_is_counted_and_a_failed_upload_can_be_dismissed(staff: Staff) -> None:
+@pytest.mark.both_databases
+async def test_drafts_and_failures_are_counted_and_a_failed_upload_can_be_dismissed(staff: Staff) -> None:
     async def counts() -> object:
         return (await staff.http.get("/v1/versions/counts", headers=staff.headers())).json()
 
@@ -88,8 +89,7 @@ async def test_what_waits_for_somebody_is_counted_and_a_failed_upload_can_be_dis
     with capture_logs() as logs:
         for _ in range(2):
             assert (await post(staff, f"/v1/jobs/{job}/dismiss", "kim", "staff")).status_code == 200
-    told = [event["metadata"]["event_code"] for event in security_events(logs)]
-    assert told == ["version_dismissed"] * 2
+    assert [event["metadata"]["event_code"] for event in security_events(logs)] == ["version_dismissed"] * 2
     assert (await counts(), await failed()) == ({"drafts": 1, "failed": 0}, [])
     assert await history(staff, "/v1/documents/e/versions/1") == [("uploaded", "kim", None), ("dismissed", "kim", None)]
     again = await staff.upload(file, document_id="e")
@@ -99,6 +99,7 @@ async def test_what_waits_for_somebody_is_counted_and_a_failed_upload_can_be_dis
     assert (await post(staff, f"/v1/jobs/{draft}/dismiss")).status_code == 409
 
 
+@pytest.mark.both_databases
 async def test_a_drafts_title_changes_in_every_passage_and_whoever_set_it_cannot_approve(staff: Staff) -> None:
     await indexed(staff, "d")
     changed = await put_title(staff, "정기예금 상품설명서", "lee")
@@ -131,14 +132,10 @@ async def test_an_approved_version_gets_another_title_as_the_draft_of_the_next_o
     assert (await post(staff, f"{second}/approve", "choi")).status_code == 403
 
 
-@pytest.mark.parametrize("title", ["", "  ", "두\n줄", "\u202e거꾸로", "가" * 301])
-async def test_a_title_is_one_line_of_at_most_300_characters(staff: Staff, title: str) -> None:
-    await indexed(staff, "d")
-    assert (await put_title(staff, title)).status_code == 422
-
-
-async def test_a_title_that_is_there_already_and_one_of_a_withdrawn_version_are_refused(staff: Staff) -> None:
+async def test_an_invalid_or_unchanged_title_is_refused(staff: Staff) -> None:
     await indexed(staff, "d", title="제목")
+    for title in ("", "  ", "두\n줄", "\u202e거꾸로", "가" * 301):
+        assert (await put_title(staff, title)).status_code == 422
     assert (await put_title(staff, "제목")).status_code == 409
     await post(staff, f"{V1}/reject")
     assert (await put_title(staff, "다른 제목")).status_code == 409
@@ -148,7 +145,6 @@ async def test_a_title_that_is_there_already_and_one_of_a_withdrawn_version_are_
     "link",
     [
         "http://www.hanbit.example/",
-        "javascript:alert(1)",
         "https://kim:secret@hanbit.example/",
         "https://localhost/",
         "https://hanbit.example/a b",

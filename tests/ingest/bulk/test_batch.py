@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -95,25 +95,13 @@ def test_a_batch_makes_the_same_points_as_a_load_and_a_second_run_skips_what_is_
     assert left == (0,)
     status, output = run(weights, spread, "load", str(folder), *people)
     assert output.count("already loaded") == 5, output
-    until(lambda: processes_of_ray() <= before, "a process of Ray is left")
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while not processes_of_ray() <= before:
+        assert time.monotonic() < deadline, "a process of Ray is left"
+        time.sleep(0.01)
 
 
 def left_out_in(data: Path) -> dict[str, dict[str, int]]:
     with sqlite3.connect(data / "bank.db") as database:
         rows = database.execute("SELECT file_name, left_out FROM document_versions WHERE left_out IS NOT NULL")
         return {file: json.loads(left_out) for file, left_out in rows}
-
-
-def until(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WITHIN_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.001)
-
-
-def test_a_ray_that_does_not_start_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:
-    more_than_there_is = str(1024**3)
-    status, output = run(weights, tmp_path / "data", "batch", str(folder), "--object-store-mib", more_than_there_is)
-    assert status == 1
-    assert "ingest: Ray does not start: " in output
-    assert "Traceback" not in output

@@ -2,8 +2,6 @@
 
 import io
 import re
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +11,17 @@ import pytest
 from rich.console import Console
 
 from ingest import job_runner
-from ingest.bulk import LoadOutcome, SourceFile, print_summary
+from ingest.bulk import SourceFile, print_summary
 from ingest.bulk.load import MOST_UNAVAILABLE
 from ingest.catalogue import Metadata, State
 from ingest.services import Services
 from knowledge.index import Index, IndexSettings, IndexUnavailable, open_index
+from knowledge.passage import Passage
 from knowledge.terms import Terms
 from tests.ingest.conftest import Loaded
 from tests.ingest.documents import LOAD, load_files
 
 pytestmark = pytest.mark.anyio
-STOPPED = "stopped: a store or the embedder is unavailable; run the same command again to continue"
 
 
 def files(folder: Path, count: int) -> list[SourceFile]:
@@ -34,36 +32,21 @@ def files(folder: Path, count: int) -> list[SourceFile]:
     ]
 
 
-def summary(outcomes: Sequence[LoadOutcome]) -> str:
-    printed = io.StringIO()
-    print_summary(outcomes, Console(file=printed, width=200), ZoneInfo("Asia/Seoul"))
-    return printed.getvalue()
-
-
-def no_index(loaded: Loaded, terms: Terms) -> AbstractAsyncContextManager[Index]:
-    nowhere = IndexSettings.model_validate({"url": "http://127.0.0.1:1"})
-    return open_index(nowhere, loaded.embedder, terms, retry_start=True)
-
-
-def assert_stopped(outcomes: Sequence[LoadOutcome]) -> None:
-    reasons = [outcome.reason for outcome in outcomes]
-    assert reasons == ["unavailable"] * MOST_UNAVAILABLE + ["not_tried"] * (len(outcomes) - MOST_UNAVAILABLE)
-    assert STOPPED in summary(outcomes)
-
-
-async def test_a_load_stops_after_three_documents_in_a_row_without_the_index_and_goes_on_later(
+async def test_a_load_stops_after_three_documents_without_the_index_and_continues_later(
     services: Services, loaded: Loaded, terms: Terms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_runner, "FIRST_WAIT_SECONDS", 0.0)
-    given, at_once = files(tmp_path, 12), services.settings.model_copy(update={"at_once": 2})
-    async with no_index(loaded, terms) as away:
+    given, at_once = files(tmp_path, 12), services.settings.model_copy(update={"at_once": 1})
+    nowhere = IndexSettings.model_validate({"url": "http://127.0.0.1:1"})
+    async with open_index(nowhere, loaded.embedder, terms, retry_start=True) as away:
         outcomes = await load_files(replace(services, index=away, settings=at_once), given)
     reasons = [outcome.reason for outcome in outcomes]
     assert reasons.count("unavailable") == MOST_UNAVAILABLE
     assert reasons.count("not_tried") == len(given) - MOST_UNAVAILABLE
-    printed = summary(outcomes)
+    print_summary(outcomes, Console(file=(output := io.StringIO()), width=200), ZoneInfo("Asia/Seoul"))
+    printed = output.getvalue()
     assert printed.count("127.0.0.1:1 cannot be reached: Connection refused") == MOST_UNAVAILABLE
-    assert STOPPED in printed
+    assert "stopped: a store or the embedder is unavailable; run the same command again to continue" in printed
     assert re.search(r"not tried\s+│ 9 ", printed)
 
     again = await load_files(services, given)
@@ -71,40 +54,33 @@ async def test_a_load_stops_after_three_documents_in_a_row_without_the_index_and
 
 
 class Failing:
-    """An index of which some methods fail, so many times."""
+    """An index whose passages cannot be read so many times."""
 
-    def __init__(self, index: Index, *methods: str, times: int) -> None:
+    def __init__(self, index: Index, times: int) -> None:
         self._index = index
-        self._methods = methods
         self._left = times
 
     def __getattr__(self, name: str) -> Any:
-        if name not in self._methods or not self._left:
-            return getattr(self._index, name)
+        return getattr(self._index, name)
 
-        async def fail(*_args: object, **_kwargs: object) -> None:
-            self._left -= 1
-            raise IndexUnavailable("it does not answer")
+    async def passages(self, **name: Any) -> list[Passage]:
+        if not self._left:
+            return await self._index.passages(**name)
+        self._left -= 1
+        raise IndexUnavailable("it does not answer")
 
-        return fail
 
-
-async def test_approvals_stop_after_three_documents_without_the_index_and_go_on_later(
-    services: Services, tmp_path: Path
+@pytest.mark.parametrize(
+    ("times", "reasons"),
+    [(9, ["unavailable"] * MOST_UNAVAILABLE + ["not_tried"] * 2), (1, ["unavailable", *[None] * 4])],
+)
+async def test_approvals_stop_after_three_documents_without_the_index(
+    services: Services, tmp_path: Path, times: int, reasons: list[str | None]
 ) -> None:
-    given = files(tmp_path, 6)
+    given = files(tmp_path, 5)
     await load_files(services, given, replace(LOAD, approver=None))
-    away: Any = Failing(services.index, "passages", times=9)
-    assert_stopped(await load_files(replace(services, index=away), given))
+    away: Any = Failing(services.index, times)
+    outcomes = await load_files(replace(services, index=away), given)
+    assert [outcome.reason for outcome in outcomes] == reasons
     again = await load_files(services, given)
     assert {(outcome.state, outcome.reason) for outcome in again} == {(State.APPROVED, None)}
-
-
-async def test_one_document_that_meets_a_moment_without_the_index_stops_no_other(
-    services: Services, tmp_path: Path
-) -> None:
-    given = files(tmp_path, 3)
-    await load_files(services, given, replace(LOAD, approver=None))
-    away: Any = Failing(services.index, "passages", times=1)
-    outcomes = await load_files(replace(services, index=away), given)
-    assert [outcome.reason for outcome in outcomes] == ["unavailable", None, None]

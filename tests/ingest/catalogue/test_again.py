@@ -15,7 +15,7 @@ from tests.clock import Clock
 from tests.ingest import samples
 from tests.ingest.documents import LOAD, REQUEST, do_job, load_files, publish, receive, versions_found
 
-pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+pytestmark = pytest.mark.anyio
 
 A, B, C = (samples.MARKDOWN.replace("2.35", rate).encode() for rate in ("2.35", "2.75", "3.15"))
 TERMS = replace(REQUEST, document_id="terms")
@@ -27,15 +27,14 @@ async def sent(services: Services, data: bytes, request: Upload) -> Version:
     return (await receive(services, data, request)).version
 
 
-async def replaced(services: Services, clock: Clock) -> tuple[Version, Version]:
+async def replaced(services: Services, clock: Clock) -> None:
     """Publish A, then B in its place."""
-    first = await publish(services, A, document_id="terms")
-    clock.now += 60
-    second = await publish(services, B, document_id="terms")
-    clock.now += 60
-    return first, second
+    for data in (A, B):
+        await publish(services, data, document_id="terms")
+        clock.now += 60
 
 
+@pytest.mark.both_databases
 async def test_a_promotion_that_is_over_comes_back_with_new_dates_as_a_draft(services: Services, clock: Clock) -> None:
     june = Metadata(effective_from=date(2026, 6, 1), effective_until=date(2026, 6, 30))
     await publish(services, A, document_id="terms", metadata=june)
@@ -50,27 +49,25 @@ async def test_a_promotion_that_is_over_comes_back_with_new_dates_as_a_draft(ser
     assert await versions_found(services, at=shown.visible_from) == {2}
 
 
-async def test_a_replaced_text_that_is_wanted_again_is_a_draft_once_however_often_it_is_sent(
-    services: Services, clock: Clock
-) -> None:
+async def test_a_replaced_text_sent_again_often_is_one_draft(services: Services, clock: Clock) -> None:
     await replaced(services, clock)
     drafts = [await sent(services, A, AGAIN) for _ in range(3)]
     assert {draft.key.version for draft in drafts} == {3}
     assert await versions_found(services, at=clock.now) == {2}
 
 
-async def test_what_is_current_or_waits_is_repeated_also_by_who_wants_it_again(
-    services: Services, clock: Clock
-) -> None:
+async def test_a_text_that_is_current_or_waits_is_the_same_version_again(services: Services, clock: Clock) -> None:
     first = await sent(services, A, AGAIN)
     await publish(services, A, document_id="terms")
     clock.now += 60
     assert (await sent(services, A, AGAIN)).key == first.key
-    with pytest.raises(DuplicateContent, match=r"metadata$"):
+    with pytest.raises(DuplicateContent, match=r"metadata$") as refused:
         await sent(services, A, replace(AGAIN, metadata=LATER))
+    assert refused.value.document_id == "terms"
+    assert (await sent(services, A, replace(AGAIN, tenant="other"))).key.tenant == "other"
 
 
-async def test_a_folder_with_the_former_versions_of_a_document_may_be_loaded_often(
+async def test_a_folder_with_former_versions_may_be_loaded_often(
     services: Services, clock: Clock, tmp_path: Path
 ) -> None:
     await replaced(services, clock)
@@ -79,34 +76,15 @@ async def test_a_folder_with_the_former_versions_of_a_document_may_be_loaded_oft
         (tmp_path / name).write_bytes(data)
         files.append(SourceFile(path=tmp_path / name, name=name, document_id="terms"))
     for _ in range(2):
-        outcomes = await load_files(services, files)
-        assert [(outcome.reason, outcome.state) for outcome in outcomes] == [
-            (None, State.EXPIRED),
-            (None, State.ACTIVE),
-        ]
+        outcomes = [(outcome.reason, outcome.state) for outcome in await load_files(services, files)]
+        assert outcomes == [(None, State.EXPIRED), (None, State.ACTIVE)]
         clock.now += 3600
     assert len(await services.catalogue.versions("hanbit", "terms")) == 2
     assert await versions_found(services, at=clock.now) == {2}
 
 
-async def test_a_former_versions_upload_stays_that_version_after_its_bytes_came_with_other_dates(
-    services: Services, clock: Clock
-) -> None:
-    first, _ = await replaced(services, clock)
-    anew = await sent(services, A, replace(AGAIN, metadata=LATER))
-    assert (await sent(services, A, TERMS)).key == first.key
-    assert (await sent(services, A, replace(TERMS, metadata=LATER))).key == anew.key
-    with pytest.raises(DuplicateContent) as refused:
-        await sent(services, A, AGAIN)
-    assert refused.value.version == anew.key.version, "these bytes wait for approval: its dates can be changed"
-
-
-async def test_what_is_over_comes_back_as_the_document_that_is_named(services: Services, clock: Clock) -> None:
-    await replaced(services, clock)
-    assert (await sent(services, A, replace(AGAIN, document_id="other"))).key.document_id == "other"
-
-
-async def test_a_changed_file_is_the_next_version_of_its_document_and_an_unchanged_one_or_a_copy_is_none(
+@pytest.mark.both_databases
+async def test_a_changed_file_is_the_next_version_and_an_unchanged_one_or_a_copy_is_none(
     services: Services, tmp_path: Path
 ) -> None:
     loaded = []

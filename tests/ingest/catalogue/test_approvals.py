@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
-from ingest.bulk import SourceFile
+from ingest.catalogue import Received
 from ingest.catalogue.approvals import ApprovalDecision, ChangedWindows
 from ingest.catalogue.tables import DECISIONS
 from ingest.catalogue.versions import Dates, Metadata, Seen, State, Version, VersionKey
@@ -20,11 +19,10 @@ from knowledge.withdrawals import WITHDRAWN
 from tests.clock import Clock
 from tests.ingest import samples
 from tests.ingest.conftest import NOON
-from tests.ingest.documents import REQUEST, do_job, load_files, receive, versions_found
+from tests.ingest.documents import TERMS, do_job, indexed_terms, receive, versions_found
 
-pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+pytestmark = pytest.mark.anyio
 
-TERMS = replace(REQUEST, document_id="term-deposit")
 DAY = 86_400.0
 
 
@@ -32,16 +30,25 @@ def by(sub: str, at: float, reason: str = "") -> ApprovalDecision:
     return ApprovalDecision(by=sub, at=at, reason=reason)
 
 
-async def indexed(services: Services, rate: str, **dates: date) -> Version:
-    text = samples.MARKDOWN.replace("2.35", rate).encode()
-    return await do_job(services, await receive(services, text, replace(TERMS, metadata=Metadata(**dates))))  # type: ignore[arg-type]  # dates only
-
-
 async def approved(services: Services, clock: Clock, rate: str, **dates: date) -> Version:
-    version = await indexed(services, rate, **dates)
+    version = await indexed_terms(services, rate, **dates)
     shown = await activate(version.key, "lee", services)
     clock.now += 60
     return shown
+
+
+async def roll_back(services: Services, to_version: int, sub: str, *, reason: str = "") -> Received:
+    """Roll the document back now, and write what changed into the index."""
+    decision = by(sub, services.now(), reason)
+    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", to_version, decision)
+    await update_index(received.version.key, changed, services)
+    return received
+
+
+async def delete(services: Services, *, reason: str = "") -> None:
+    """Delete the document now, and write what changed into the index."""
+    changed = await services.approvals.delete("hanbit", "term-deposit", by("lee", services.now(), reason))
+    await update_index(VersionKey(tenant="hanbit", document_id="term-deposit", version=1), changed, services)
 
 
 async def withdrawn(services: Services) -> set[str]:
@@ -69,10 +76,11 @@ async def decided(services: Services) -> list[tuple[int, str, str]]:
         return [tuple(row) for row in (await connection.execute(columns)).all()]
 
 
+@pytest.mark.both_databases
 async def test_a_rejected_draft_is_gone_from_the_index_and_its_bytes_may_come_again(
     services: Services, clock: Clock
 ) -> None:
-    draft = await indexed(services, "2.35")
+    draft = await indexed_terms(services, "2.35")
     for _ in range(2):
         await update_index(draft.key, await services.approvals.reject(draft.key, by("lee", NOON, "old form")), services)
     rejected = await services.catalogue.version(draft.key)
@@ -82,20 +90,21 @@ async def test_a_rejected_draft_is_gone_from_the_index_and_its_bytes_may_come_ag
     assert await reasons(services) == ["old form"]
     with pytest.raises(WrongState):
         await services.approvals.approve(draft.key, by("lee", NOON))
-    again = await indexed(services, "2.35")
+    again = await indexed_terms(services, "2.35")
     assert again.key.version == 2
     await activate(again.key, "lee", services)
     assert await versions_found(services, at=clock.now + 2) == {2}
 
 
 async def test_a_draft_that_the_index_has_lost_is_not_approved_unseen(services: Services) -> None:
-    draft = await indexed(services, "2.35")
+    draft = await indexed_terms(services, "2.35")
     await services.index.delete(tenant="hanbit", document_id="term-deposit", version=1)
     with pytest.raises(Unavailable):
         await activate(draft.key, "lee", services)
     assert (await services.catalogue.version(draft.key)).state is State.INDEXED
 
 
+@pytest.mark.both_databases
 async def test_an_expired_version_ends_now_and_stays_what_customers_saw_before(
     services: Services, clock: Clock
 ) -> None:
@@ -110,14 +119,14 @@ async def test_an_expired_version_ends_now_and_stays_what_customers_saw_before(
     assert await decided(services) == [(1, "approved", "lee"), (1, "expired", "lee")]
 
 
+@pytest.mark.both_databases
 async def test_a_rollback_ends_the_present_text_at_once_and_brings_the_old_one_back_as_a_new_version(
     services: Services, clock: Clock
 ) -> None:
     first = await approved(services, clock, "2.35")
     second = await approved(services, clock, "9.99")
     begun = clock.now
-    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("park", begun, "typo"))
-    await update_index(received.version.key, changed, services)
+    received = await roll_back(services, 1, "park", reason="typo")
     assert await versions_found(services, at=begun) == set()
     assert await withdrawn(services) == {"term-deposit@2"}
     clock.now += 5
@@ -140,31 +149,13 @@ async def test_a_rollback_leaves_a_version_that_is_approved_for_a_later_day(serv
     await approved(services, clock, "2.35")
     await approved(services, clock, "9.99")
     third = await approved(services, clock, "2.75", effective_from=date(2026, 6, 1))
-    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("park", clock.now))
-    await update_index(received.version.key, changed, services)
+    received = await roll_back(services, 1, "park")
     assert await withdrawn(services) == {"term-deposit@2"}
     await do_job(services, received)
     assert third.visible_from is not None
     assert await versions_found(services, at=clock.now + 2) == {4}
     assert await versions_found(services, at=third.visible_from - 0.001) == {4}
     assert await versions_found(services, at=third.visible_from) == {3}
-
-
-async def test_a_day_that_comes_while_a_rolled_back_text_is_indexed_ends_that_text(
-    services: Services, clock: Clock
-) -> None:
-    june = 1_780_239_600.0
-    await approved(services, clock, "2.35")
-    await approved(services, clock, "9.99")
-    await approved(services, clock, "2.75", effective_from=date(2026, 6, 1))
-    clock.now = june - 5
-    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("park", clock.now))
-    await update_index(received.version.key, changed, services)
-    clock.now = june + 5
-    fourth = await do_job(services, received)
-    assert fourth.state_at(clock.now) is State.EXPIRED
-    for at in (june, clock.now, clock.now + 3, clock.now + 100 * DAY):
-        assert await versions_found(services, at=at) == {3}
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -175,11 +166,7 @@ async def test_of_two_rollbacks_the_later_one_answers_whichever_text_is_indexed_
         await approved(services, clock, rate)
     rolled_back = []
     for to_version in (1, 2):
-        received, changed = await services.approvals.roll_back(
-            "hanbit", "term-deposit", to_version, by("park", clock.now)
-        )
-        await update_index(received.version.key, changed, services)
-        rolled_back.append(received)
+        rolled_back.append(await roll_back(services, to_version, "park"))
         clock.now += 5
     for n in order:
         clock.now += 60
@@ -187,22 +174,21 @@ async def test_of_two_rollbacks_the_later_one_answers_whichever_text_is_indexed_
     assert await versions_found(services, at=clock.now + 3) == {5}
 
 
-async def test_a_rollback_ends_what_was_approved_a_moment_ago(services: Services, clock: Clock) -> None:
+async def test_a_rollback_ends_a_version_approved_a_second_ago(services: Services, clock: Clock) -> None:
     await approved(services, clock, "2.35")
     await approved(services, clock, "2.75")
-    third = await indexed(services, "9.99")
+    third = await indexed_terms(services, "9.99")
     await activate(third.key, "lee", services)
     clock.now += 1
-    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("park", clock.now))
-    await update_index(received.version.key, changed, services)
+    received = await roll_back(services, 1, "park")
     assert await withdrawn(services) == {"term-deposit@2", "term-deposit@3"}
     await do_job(services, received)
     assert await versions_found(services, at=clock.now + 2) == {4}
 
 
-async def test_dates_that_changed_between_the_look_and_the_approval_refuse_it(services: Services) -> None:
+async def test_an_approval_of_other_dates_than_were_shown_is_refused(services: Services) -> None:
     seen = Seen(effective_from=date(2026, 6, 1), effective_until=None)
-    draft = await indexed(services, "2.35", effective_from=date(2026, 6, 1))
+    draft = await indexed_terms(services, "2.35", effective_from=date(2026, 6, 1))
     cleared = Seen(effective_from=None, effective_until=None)
     await services.approvals.set_dates(draft.key, cleared, by("kim", NOON), may_approve=False)
     with pytest.raises(DatesChanged, match="from its approval until further notice"):
@@ -212,25 +198,12 @@ async def test_dates_that_changed_between_the_look_and_the_approval_refuse_it(se
     assert (await activate(draft.key, "lee", services, seen)).approved_by == "lee", "asked again, nothing changes"
 
 
-async def test_whoever_loads_a_file_approves_the_dates_that_were_given_with_it(
-    services: Services, tmp_path: Path
-) -> None:
-    text = samples.MARKDOWN.encode()
-    draft = await do_job(services, await receive(services, text, replace(TERMS, metadata=Metadata())))
-    june = Dates(effective_from=date(2026, 6, 1), effective_until=None)
-    await services.approvals.set_dates(draft.key, june, by("park", NOON), may_approve=False)
-    (tmp_path / "a.md").write_bytes(text)
-    files = [SourceFile(path=tmp_path / "a.md", name="a.md", document_id="term-deposit")]
-    [outcome] = await load_files(services, files)
-    assert (outcome.reason, outcome.state) == ("dates_changed", State.INDEXED)
-
-
 async def test_a_rollback_needs_a_version_that_was_approved_and_somebody_else_than_its_uploader(
     services: Services, clock: Clock
 ) -> None:
     first = await approved(services, clock, "2.35")
     await approved(services, clock, "2.75")
-    draft = await indexed(services, "3.00")
+    draft = await indexed_terms(services, "3.00")
     for to_version, who, refused in (
         (first.key.version, " KIM ", Forbidden),
         (draft.key.version, "lee", WrongState),
@@ -243,17 +216,6 @@ async def test_a_rollback_needs_a_version_that_was_approved_and_somebody_else_th
     assert len(await services.catalogue.versions("hanbit", "term-deposit")) == 3
 
 
-async def test_what_was_brought_back_and_has_never_answered_cannot_be_brought_back(
-    services: Services, clock: Clock
-) -> None:
-    await approved(services, clock, "2.35")
-    await approved(services, clock, "9.99")
-    received, _ = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
-    with pytest.raises(WrongState):
-        await services.approvals.roll_back("hanbit", "term-deposit", received.version.key.version, by("lee", clock.now))
-    assert len(await services.catalogue.versions("hanbit", "term-deposit")) == 3
-
-
 async def test_a_text_whose_last_day_is_over_cannot_be_brought_back(services: Services, clock: Clock) -> None:
     await approved(services, clock, "2.35", effective_until=date(2026, 5, 31))
     clock.now += 10 * DAY
@@ -262,14 +224,14 @@ async def test_a_text_whose_last_day_is_over_cannot_be_brought_back(services: Se
         await services.approvals.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
 
 
+@pytest.mark.both_databases
 async def test_a_deleted_document_ends_everywhere_with_its_drafts_and_can_be_brought_back(
     services: Services, clock: Clock
 ) -> None:
     await approved(services, clock, "2.35")
     await approved(services, clock, "2.75", effective_from=date(2026, 6, 1))
-    await indexed(services, "3.00")
-    changed = await services.approvals.delete("hanbit", "term-deposit", by("lee", clock.now, "wrong product"))
-    await update_index(VersionKey(tenant="hanbit", document_id="term-deposit", version=1), changed, services)
+    await indexed_terms(services, "3.00")
+    await delete(services, reason="wrong product")
     for at in (clock.now, clock.now + 100 * DAY):
         assert await versions_found(services, at=at) == set()
     assert await withdrawn(services) == {f"term-deposit@{n}" for n in (1, 2, 3)}
@@ -280,9 +242,7 @@ async def test_a_deleted_document_ends_everywhere_with_its_drafts_and_can_be_bro
     assert await services.index.count(tenant="hanbit", document_id="term-deposit", version=3) == 0
     with pytest.raises(NotFound):
         await services.approvals.delete("other", "term-deposit", by("lee", clock.now))
-    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
-    await update_index(received.version.key, changed, services)
-    await do_job(services, received)
+    await do_job(services, await roll_back(services, 1, "lee"))
     assert await versions_found(services, at=clock.now + 2) == {4}
 
 
@@ -294,7 +254,7 @@ async def test_a_document_deleted_while_its_job_waits_never_gets_into_the_index(
     assert await services.index.count(tenant="hanbit", document_id="term-deposit", version=1) == 0
 
 
-async def test_a_revocation_that_a_crash_kept_from_the_index_is_told_at_the_next_sweep(
+async def test_a_revocation_lost_in_a_crash_reaches_the_index_at_the_next_sweep(
     services: Services, clock: Clock
 ) -> None:
     version = await approved(services, clock, "2.35")
@@ -305,11 +265,10 @@ async def test_a_revocation_that_a_crash_kept_from_the_index_is_told_at_the_next
     assert await versions_found(services, at=clock.now) == set()
 
 
-async def test_an_approval_that_a_crash_kept_from_the_index_begins_when_the_index_knows_it(
-    services: Services, clock: Clock
-) -> None:
+@pytest.mark.both_databases
+async def test_an_approval_lost_in_a_crash_begins_when_the_index_has_it(services: Services, clock: Clock) -> None:
     await approved(services, clock, "2.35")
-    second = await indexed(services, "2.75")
+    second = await indexed_terms(services, "2.75")
     decided_at = clock.now
     await services.approvals.approve(second.key, by("lee", decided_at))
     clock.now += 30
@@ -321,29 +280,7 @@ async def test_an_approval_that_a_crash_kept_from_the_index_begins_when_the_inde
     assert (await services.catalogue.version(second.key)).visible_from == clock.now + 2
 
 
-async def test_an_approval_that_is_asked_again_tells_the_index_what_it_was_not_told(
-    services: Services, clock: Clock
-) -> None:
-    await approved(services, clock, "2.35")
-    second = await indexed(services, "2.75")
-    await services.approvals.approve(second.key, by("lee", clock.now))
-    clock.now += 9  # the index was away: the call ended in 503
-    shown = await activate(second.key, "lee", services)
-    assert shown.visible_from == clock.now + 2
-    assert await versions_found(services, at=clock.now + 2) == {2}
-    assert await services.catalogue.unwritten_windows() == []
-
-
-async def test_what_the_index_knew_in_time_is_never_moved(services: Services, clock: Clock) -> None:
-    version = await approved(services, clock, "2.35")
-    await services.catalogue.unconfirm_window(version.key)
-    await services.approvals.expire(version.key, by("lee", clock.now))
-    assert await write_pending_windows(services) == 1
-    assert await versions_found(services, at=clock.now - 1) == {1}
-    assert (await services.catalogue.version(version.key)).visible_from == version.visible_from
-
-
-async def test_whoever_writes_a_window_late_writes_what_was_decided_last(services: Services, clock: Clock) -> None:
+async def test_a_late_write_of_a_window_writes_the_last_decision(services: Services, clock: Clock) -> None:
     version = await approved(services, clock, "2.35")
     assert version.window is not None
     await update_index(version.key, await services.approvals.expire(version.key, by("lee", clock.now)), services)
@@ -363,7 +300,7 @@ async def is_open(services: Services, version: Version, *, at: float) -> bool:
 
 
 @pytest.mark.both_databases
-async def test_what_a_late_writer_left_that_died_is_written_again_a_minute_later(
+async def test_a_stale_window_of_a_dead_writer_is_written_again_a_minute_later(
     services: Services, clock: Clock
 ) -> None:
     first = await approved(services, clock, "2.35")
@@ -389,8 +326,9 @@ async def test_what_a_late_writer_left_that_died_is_written_again_a_minute_later
     assert await write_pending_windows(services) == 0
 
 
+@pytest.mark.both_databases
 async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(services: Services) -> None:
-    draft = await indexed(services, "2.35")
+    draft = await indexed_terms(services, "2.35")
     june = Dates(effective_from=date(2026, 6, 1), effective_until=date(2026, 6, 30))
     assert await services.approvals.set_dates(draft.key, june, by("lee", NOON), may_approve=False) == ChangedWindows()
     with pytest.raises(SecondPersonNeeded):
@@ -400,13 +338,11 @@ async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(serv
     assert [kind for _, kind, _ in await decided(services)] == ["dated", "approved"]
     stored = await services.index.passages(tenant="hanbit", document_id="term-deposit", version=1)
     assert {passage.effective_from for passage in stored} == {date(2026, 6, 1)}
-    assert (await hand_in_again(services)).key == draft.key  # the bytes and what was said with them are still that
+    again = await receive(services, samples.MARKDOWN.encode(), replace(TERMS, metadata=Metadata()))
+    assert again.version.key == draft.key, "the same bytes with the same metadata"
 
 
-async def hand_in_again(services: Services) -> Version:
-    return (await receive(services, samples.MARKDOWN.encode(), replace(TERMS, metadata=Metadata()))).version
-
-
+@pytest.mark.both_databases
 async def test_an_approved_versions_dates_are_an_approvers_and_every_search_follows(
     services: Services, clock: Clock
 ) -> None:
@@ -424,35 +360,16 @@ async def test_an_approved_versions_dates_are_an_approvers_and_every_search_foll
     same = await services.approvals.set_dates(second.key, sooner, by("park", clock.now), may_approve=True)
     assert same == ChangedWindows()
     assert len(await decided(services)) == 3
-    gone = await services.approvals.delete("hanbit", "term-deposit", by("lee", clock.now))
-    await update_index(first.key, gone, services)
+    await delete(services)
     with pytest.raises(WrongState):
         await services.approvals.set_dates(first.key, sooner, by("park", clock.now), may_approve=True)
 
 
-async def test_whoever_rolls_back_may_set_the_dates_of_what_is_being_indexed_again(
+@pytest.mark.both_databases
+async def test_every_replica_reads_when_a_version_is_replaced_ends_or_continues(
     services: Services, clock: Clock
 ) -> None:
-    first = await approved(services, clock, "2.35")
-    await approved(services, clock, "2.75")
-    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
-    await update_index(first.key, changed, services)
-    dates = Dates(effective_from=None, effective_until=date(2026, 6, 30))
-    with pytest.raises(Forbidden):
-        await services.approvals.set_dates(received.version.key, dates, by("park", clock.now), may_approve=False)
-    await services.approvals.set_dates(received.version.key, dates, by("lee", clock.now), may_approve=True)
-    again = await do_job(services, received)
-    assert (again.state, again.approved_by, again.metadata.effective_until) == (
-        State.APPROVED,
-        "lee",
-        date(2026, 6, 30),
-    )
-
-
-async def test_every_replica_is_told_when_a_version_is_replaced_ends_or_goes_on_after_all(
-    services: Services, clock: Clock
-) -> None:
-    first = await approved(services, clock, "2.35")
+    await approved(services, clock, "2.35")
     assert await ends(services) == {}
     later = await approved(services, clock, "2.45", effective_from=date(2026, 7, 1))
     assert await ends(services) == {"term-deposit@1": later.visible_from}
@@ -464,7 +381,5 @@ async def test_every_replica_is_told_when_a_version_is_replaced_ends_or_goes_on_
         "term-deposit@2": clock.now - 60,
         "term-deposit@3": second.visible_until,
     }
-    assert first.key.version == 1
-    deleted = await services.approvals.delete("hanbit", "term-deposit", by("lee", clock.now))
-    await update_index(second.key, deleted, services)
+    await delete(services)
     assert (await ends(services))["term-deposit@3"] == clock.now

@@ -10,17 +10,15 @@ import pytest
 
 from ingest.catalogue.approvals import ApprovalDecision
 from ingest.catalogue.validity import midnight
-from ingest.catalogue.versions import Dates, Metadata, Version
+from ingest.catalogue.versions import Dates
 from ingest.pipeline import activate, update_index, write_pending_windows
 from ingest.services import Services
 from knowledge.index import IndexUnavailable
 from tests.clock import Clock
-from tests.ingest import samples
-from tests.ingest.documents import REQUEST, do_job, receive, versions_found
+from tests.ingest.documents import indexed_terms, versions_found
 
 pytestmark = pytest.mark.anyio
 
-TERMS = replace(REQUEST, document_id="term-deposit")
 SLOWED = {"set_visibility", "set_first_day", "confirm_window", "version", "approve", "postpone_late_start"}
 SLICE = 0.5
 """Seconds between two looks of a customer."""
@@ -73,11 +71,6 @@ class Slow:
             raise IndexUnavailable("it took too long, or was never told")
 
 
-async def indexed(services: Services, rate: str, **dates: date) -> Version:
-    text = samples.MARKDOWN.replace("2.35", rate).encode()
-    return await do_job(services, await receive(services, text, replace(TERMS, metadata=Metadata(**dates))))  # type: ignore[arg-type]  # dates only
-
-
 def slowed(services: Services, customer: Customer, dice: random.Random, *, fails: float = 0.0) -> Services:
     slow: Callable[[object], Any] = lambda part: Slow(part, customer, dice)  # noqa: E731
     index: Any = Slow(services.index, customer, dice, fails=fails)
@@ -85,7 +78,7 @@ def slowed(services: Services, customer: Customer, dice: random.Random, *, fails
 
 
 async def one_answers(services: Services, clock: Clock) -> None:
-    first = await indexed(services, "2.35")
+    first = await indexed_terms(services, "2.35")
     await activate(first.key, "lee", services)
     clock.now += 60
 
@@ -96,7 +89,7 @@ async def test_a_version_replaces_another_without_a_moment_in_which_none_or_both
 ) -> None:
     dice, customer = random.Random(seed), Customer(services, clock)  # noqa: S311  a test's dice
     await one_answers(services, clock)
-    second = await indexed(services, "2.75")
+    second = await indexed_terms(services, "2.75")
     slow = slowed(services, customer, dice, fails=0.1 * (seed % 2))
     try:
         await activate(second.key, "lee", slow)
@@ -115,7 +108,7 @@ async def test_a_version_that_is_moved_leaves_no_moment_in_which_none_or_both_ar
     dice, customer = random.Random(seed), Customer(services, clock)  # noqa: S311  a test's dice
     june = date(2026, 6, 1)
     await one_answers(services, clock)
-    second = await indexed(services, "2.75", effective_from=june)
+    second = await indexed_terms(services, "2.75", effective_from=june)
     await activate(second.key, "lee", services)
     clock.now = midnight(june, services.zone) - dice.uniform(2.1, 12)
     later = Dates(effective_from=dice.choice([None, date(2026, 6, 2), date(2026, 6, 3)]), effective_until=None)

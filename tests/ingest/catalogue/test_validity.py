@@ -9,13 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest.catalogue.validity import (
-    LEAST_NOTICE_SECONDS,
     NOTICE_SECONDS,
     in_force,
     in_writing_order,
     midnight,
-    replaced_by_unknown,
-    starts_too_soon,
     windows_for_approval,
     windows_for_expiry,
     windows_for_late_start,
@@ -42,31 +39,39 @@ def version(number: int, *, begins: date | None = None, ends: date | None = None
     )
 
 
+def with_windows(versions: dict[int, Version], windows: list[Window]) -> dict[int, Version]:
+    """Return the approved versions with these windows written."""
+    changed = dict(versions)
+    for window in windows:
+        changed[window.version] = replace(
+            versions[window.version],
+            state=State.APPROVED,
+            visible_from=window.visible_from,
+            visible_until=window.visible_until,
+        )
+    return changed
+
+
+def others_than(versions: dict[int, Version], number: int) -> list[Version]:
+    return [version for version in versions.values() if version.key.version != number]
+
+
 def approved(versions: dict[int, Version], number: int, *, now: float) -> dict[int, Version]:
     """Return the versions as they are after one of them is approved."""
-    others = [v for v in versions.values() if v.key.version != number]
-    changed = dict(versions)
-    for window in windows_for_approval(versions[number], others, now=now, zone=SEOUL):
-        changed[window.version] = with_window(versions[window.version], window.visible_from, window.visible_until)
-    return changed
+    windows = windows_for_approval(versions[number], others_than(versions, number), now=now, zone=SEOUL)
+    return with_windows(versions, windows)
 
 
 def expired(versions: dict[int, Version], number: int, *, now: float) -> dict[int, Version]:
     """Return the versions as they are after one of them is expired."""
-    others = [v for v in versions.values() if v.key.version != number]
-    changed = dict(versions)
-    for window in windows_for_expiry(versions[number], others, now=now, zone=SEOUL):
-        changed[window.version] = with_window(versions[window.version], window.visible_from, window.visible_until)
-    return changed
+    windows = windows_for_expiry(versions[number], others_than(versions, number), now=now, zone=SEOUL)
+    return with_windows(versions, windows)
 
 
-def test_of_those_replaced_before_they_began_the_last_one_continues_where_the_next_never_begins() -> None:
-    versions = {n: version(n) for n in (1, 2, 3)}
-    for n in versions:
-        versions = approved(versions, n, now=NOON)
-    after = expired(versions, 3, now=NOON + 1)
-    assert {n: in_force([v], now=NOON + 1) != [] for n, v in after.items()} == {1: False, 2: True, 3: False}
-    assert (after[2].visible_from, after[2].visible_until) == (NOON + NOTICE_SECONDS, None)
+def redated(versions: dict[int, Version], number: int, metadata: Metadata, *, now: float) -> dict[int, Version]:
+    """Return the versions as they are after one of them got other dates."""
+    windows = windows_for_new_dates(versions[number], metadata, others_than(versions, number), now=now, zone=SEOUL)
+    return with_windows(versions | {number: replace(versions[number], metadata=metadata)}, windows)
 
 
 def written(windows: list[Window], versions: dict[int, Version]) -> list[int]:
@@ -88,21 +93,10 @@ def test_a_window_that_opens_is_written_before_one_that_closes() -> None:
     assert written(ended, versions) == [1, 2], "the former one goes on where the new one never begins"
 
 
-def test_a_version_that_the_index_does_not_know_opens_wherever_it_is_moved() -> None:
+def test_a_late_version_opens_before_its_predecessor_closes() -> None:
     versions = approved(approved({1: version(1), 2: version(2)}, 1, now=NOON), 2, now=NOON + 60)
     late = versions | {2: replace(versions[2], window_written=WindowWritten.NOTHING)}
     assert written(windows_of_late(versions, 2, now=NOON + 90), late) == [2, 1]
-
-
-def with_window(version: Version, start: float, until: float | None) -> Version:
-    return replace(version, state=State.APPROVED, visible_from=start, visible_until=until)
-
-
-def test_what_was_withdrawn_or_never_shown_stands_in_no_other_version_s_way() -> None:
-    withdrawn = replace(with_window(version(2), NOON - 100, NOON - 50), state=State.WITHDRAWN)
-    never_shown = with_window(version(3), NOON + 100, NOON + 100)
-    (window,) = windows_for_approval(version(1), [withdrawn, never_shown], now=NOON, zone=SEOUL)
-    assert (window.version, window.visible_from, window.visible_until) == (1, NOON + NOTICE_SECONDS, None)
 
 
 def test_a_later_date_begins_at_midnight_in_the_banks_zone_and_the_last_day_counts() -> None:
@@ -124,43 +118,17 @@ def test_an_old_version_cannot_replace_a_newer_one_that_is_in_force() -> None:
 
 def windows_of_late(versions: dict[int, Version], number: int, *, now: float) -> list[Window]:
     """Return the windows for a version that the index has not got in time."""
-    others = [v for v in versions.values() if v.key.version != number]
-    return windows_for_late_start(
-        replace(versions[number], window_written=WindowWritten.NOTHING), others, now=now, zone=SEOUL
-    )
+    late = replace(versions[number], window_written=WindowWritten.NOTHING)
+    return windows_for_late_start(late, others_than(versions, number), now=now, zone=SEOUL)
 
 
-def test_a_version_of_which_the_index_is_told_late_begins_later_and_its_predecessor_goes_on_until_then() -> None:
-    versions = approved(approved({1: version(1), 2: version(2)}, 1, now=NOON), 2, now=NOON + 60)
-    begins = NOON + 90 + NOTICE_SECONDS
-    assert windows_of_late(versions, 2, now=NOON + 90) == [
-        Window(version=1, visible_from=NOON + NOTICE_SECONDS, visible_until=begins),
-        Window(version=2, visible_from=begins, visible_until=None),
-    ]
-
-
-def test_a_predecessor_never_goes_on_beyond_its_own_last_day() -> None:
+def test_a_predecessor_ends_on_its_own_last_day() -> None:
     versions = {1: version(1, ends=date(2026, 5, 31)), 2: version(2, begins=date(2026, 6, 1))}
     versions = approved(approved(versions, 1, now=NOON), 2, now=NOON + 60)
     june = midnight(date(2026, 6, 1), SEOUL)
     ended, begun = windows_of_late(versions, 2, now=june + 3)
     assert ended.visible_until == june
     assert begun.visible_from == june + 3 + NOTICE_SECONDS
-
-
-def test_a_version_that_is_over_before_the_index_is_told_never_shows() -> None:
-    versions = approved(approved({1: version(1), 2: version(2)}, 1, now=NOON), 2, now=NOON + 60)
-    versions[2] = replace(versions[2], visible_until=NOON + 70)
-    ended, begun = windows_of_late(versions, 2, now=NOON + 90)
-    assert ended.visible_until == begun.visible_from == begun.visible_until == NOON + 70
-
-
-def test_of_versions_replaced_at_one_instant_the_one_that_the_index_knows_last_goes_on() -> None:
-    versions = {n: version(n) for n in range(1, 5)}
-    for n in versions:
-        versions = approved(versions, n, now=NOON if n == 1 else NOON + 60)
-    versions[3] = replace(versions[3], window_written=WindowWritten.NOTHING)
-    assert [window.version for window in windows_of_late(versions, 4, now=NOON + 90)] == [2, 4]
 
 
 days = st.one_of(st.none(), st.dates(date(2026, 5, 1), date(2026, 8, 1)))
@@ -179,7 +147,7 @@ def shown(versions: dict[int, Version]) -> list[tuple[float, float]]:
     order=st.permutations(range(6)),
     waits=st.lists(st.floats(0, 40 * 86400), min_size=6, max_size=6),
 )
-def test_whatever_is_approved_when_no_two_versions_show_at_once_and_no_gap_opens(
+def test_approvals_in_any_order_show_one_version_at_every_instant(
     begins: list[date | None], order: list[int], waits: list[float]
 ) -> None:
     versions = {n: version(n, begins=begin) for n, begin in enumerate(begins, start=1)}
@@ -204,7 +172,7 @@ def test_whatever_is_approved_when_no_two_versions_show_at_once_and_no_gap_opens
     taken=st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True),
 )
 @example(begins=[None] * 5, waits=[0.0, 0.0, 0.0, 1.0, 0.0, 0.0], taken=[3, 5])
-def test_whatever_is_taken_back_is_read_no_more_and_no_two_versions_show_at_once(
+def test_an_expired_version_is_not_read_and_no_two_show_at_once(
     begins: list[date | None], waits: list[float], taken: list[int]
 ) -> None:
     versions = {n: version(n, begins=begin) for n, begin in enumerate(begins, start=1)}
@@ -227,28 +195,7 @@ def test_whatever_is_taken_back_is_read_no_more_and_no_two_versions_show_at_once
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(windows))
 
 
-def redated(versions: dict[int, Version], number: int, metadata: Metadata, *, now: float) -> dict[int, Version]:
-    """Return the versions as they are after one of them got other dates."""
-    others = [v for v in versions.values() if v.key.version != number]
-    changed = versions | {number: replace(versions[number], metadata=metadata)}
-    for window in windows_for_new_dates(versions[number], metadata, others, now=now, zone=SEOUL):
-        changed[window.version] = replace(
-            changed[window.version], visible_from=window.visible_from, visible_until=window.visible_until
-        )
-    return changed
-
-
-def test_a_version_that_has_not_begun_is_moved_and_its_predecessor_goes_on_until_then() -> None:
-    versions = approved({1: version(1), 2: version(2, begins=date(2026, 6, 1))}, 1, now=NOON)
-    versions = approved(versions, 2, now=NOON + 60)
-    for day in (date(2026, 6, 10), date(2026, 5, 30)):
-        moved = redated(versions, 2, Metadata(effective_from=day), now=NOON + 120)
-        assert moved[1].visible_until == moved[2].visible_from == midnight(day, SEOUL)
-    at_once = redated(versions, 2, Metadata(), now=NOON + 120)
-    assert at_once[1].visible_until == at_once[2].visible_from == NOON + 120 + NOTICE_SECONDS
-
-
-def test_a_version_that_has_begun_ends_elsewhere_and_keeps_its_first_day() -> None:
+def test_a_version_that_has_begun_gets_another_last_day_only() -> None:
     versions = approved({1: version(1, ends=date(2026, 6, 30))}, 1, now=NOON)
     longer = redated(versions, 1, Metadata(effective_until=date(2026, 7, 31)), now=NOON + 60)
     assert (longer[1].visible_from, longer[1].visible_until) == (
@@ -259,12 +206,6 @@ def test_a_version_that_has_begun_ends_elsewhere_and_keeps_its_first_day() -> No
     for metadata in (Metadata(effective_from=date(2026, 6, 1)), Metadata(effective_until=date(2026, 5, 28))):
         with pytest.raises(WrongState):
             redated(versions, 1, metadata, now=NOON + 60)
-
-
-def test_a_longer_version_still_ends_where_the_next_one_begins() -> None:
-    versions = approved({1: version(1, ends=date(2026, 6, 30)), 2: version(2, begins=date(2026, 8, 1))}, 1, now=NOON)
-    versions = approved(versions, 2, now=NOON + 60)
-    assert redated(versions, 1, Metadata(), now=NOON + 120)[1].visible_until == versions[2].visible_from
 
 
 def test_a_version_that_is_over_gets_no_other_dates() -> None:
@@ -279,7 +220,7 @@ def test_a_version_that_is_over_gets_no_other_dates() -> None:
     waits=st.lists(st.floats(0, 40 * 86400), min_size=5, max_size=5),
     dated=st.lists(st.tuples(st.integers(1, 5), days, days, st.floats(0, 20 * 86400)), min_size=1, max_size=4),
 )
-def test_whatever_dates_change_no_two_versions_show_at_once_and_the_past_stays(
+def test_after_any_change_of_dates_no_two_versions_show_and_the_past_stays(
     begins: list[date | None], waits: list[float], dated: list[tuple[int, date | None, date | None, float]]
 ) -> None:
     versions = {n: version(n, begins=begin) for n, begin in enumerate(begins, start=1)}
@@ -310,50 +251,11 @@ JUNE = midnight(date(2026, 6, 1), SEOUL)
 LAST_OF_MAY = date(2026, 5, 31)
 
 
-def test_the_least_notice_is_enough_and_less_is_too_soon() -> None:
-    assert not starts_too_soon(NOON + LEAST_NOTICE_SECONDS, now=NOON)
-    assert starts_too_soon(NOON + LEAST_NOTICE_SECONDS - 0.001, now=NOON)
-    assert not starts_too_soon(None, now=NOON)
-
-
 def test_a_version_is_approved_while_an_instant_of_its_last_day_is_left() -> None:
     only = {1: version(1, ends=LAST_OF_MAY)}
     assert approved(only, 1, now=JUNE - NOTICE_SECONDS - 0.5)[1].visible_until == JUNE
     with pytest.raises(WrongState):
         approved(only, 1, now=JUNE - NOTICE_SECONDS)
-
-
-def test_an_old_version_does_not_begin_with_a_newer_one() -> None:
-    versions = approved({1: version(1, begins=date(2026, 6, 1)), 2: version(2, begins=date(2026, 6, 1))}, 2, now=NOON)
-    with pytest.raises(WrongState):
-        approved(versions, 1, now=NOON + 60)
-
-
-def test_a_version_that_ends_where_the_next_begins_keeps_its_window() -> None:
-    versions = {1: version(1, ends=LAST_OF_MAY), 2: version(2, begins=date(2026, 6, 1))}
-    versions = approved(versions, 1, now=NOON)
-    windows = windows_for_approval(versions[2], [versions[1]], now=NOON + 60, zone=SEOUL)
-    assert windows == [Window(version=2, visible_from=JUNE, visible_until=None)]
-
-
-def test_a_version_that_would_begin_with_its_successor_never_shows_and_does_not_come_back() -> None:
-    versions = {1: version(1, begins=date(2026, 6, 1)), 2: version(2, begins=date(2026, 6, 1)), 3: version(3)}
-    versions = approved(approved(versions, 1, now=NOON), 2, now=NOON + 60)
-    assert (versions[1].visible_from, versions[1].visible_until) == (JUNE, JUNE)
-    assert in_force([versions[1]], now=NOON) == []
-    later = approved({**versions, 3: version(3, begins=date(2026, 6, 1))}, 3, now=NOON + 120)
-    assert [window.visible_until for window in (later[1], later[2])] == [JUNE, JUNE]
-
-
-def test_what_expires_in_the_instant_in_which_it_begins_gives_nothing_back() -> None:
-    versions = approved({1: version(1), 2: version(2, begins=date(2026, 6, 1))}, 1, now=NOON)
-    versions = approved(versions, 2, now=NOON + 60)
-    assert windows_for_expiry(versions[2], [versions[1]], now=JUNE, zone=SEOUL) == [
-        Window(version=2, visible_from=JUNE, visible_until=JUNE)
-    ]
-    assert windows_for_expiry(versions[1], [versions[2]], now=JUNE, zone=SEOUL) == [], "it has just ended"
-    assert in_force([versions[1]], now=JUNE) == []
-    assert in_force([versions[1]], now=JUNE - 0.001) == [versions[1]]
 
 
 def test_a_version_within_its_notice_has_begun() -> None:
@@ -362,37 +264,3 @@ def test_a_version_within_its_notice_has_begun() -> None:
     with pytest.raises(WrongState):
         redated(versions, 1, moved, now=JUNE - NOTICE_SECONDS)
     assert redated(versions, 1, moved, now=JUNE - NOTICE_SECONDS - 0.5)[1].visible_from != JUNE
-
-
-def test_a_last_day_that_has_just_ended_is_over() -> None:
-    versions = approved({1: version(1)}, 1, now=NOON)
-    ends = Metadata(effective_until=LAST_OF_MAY)
-    assert redated(versions, 1, ends, now=JUNE - 0.5)[1].visible_until == JUNE
-    with pytest.raises(WrongState):
-        redated(versions, 1, ends, now=JUNE)
-
-
-def test_what_a_version_unknown_to_the_index_replaces_is_told_while_it_answers() -> None:
-    versions = approved({1: version(1), 2: version(2, begins=date(2026, 6, 1))}, 1, now=NOON)
-    versions = approved(versions, 2, now=NOON + 60)
-    known = replace(versions[1], window_written=WindowWritten.WHOLE)
-    unknown = replace(versions[2], window_written=WindowWritten.NOTHING)
-    assert replaced_by_unknown([known, unknown], now=JUNE - 0.001) == [known]
-    assert replaced_by_unknown([known, unknown], now=JUNE) == []
-    assert replaced_by_unknown([known, replace(unknown, window_written=WindowWritten.WHOLE)], now=NOON) == []
-    other = replace(unknown, key=replace(unknown.key, document_id="another"))
-    assert replaced_by_unknown([known, other], now=NOON) == []
-
-
-def test_a_window_that_takes_an_instant_closes_and_one_that_takes_none_does_not() -> None:
-    shown = with_window(version(1), NOON, JUNE), with_window(version(2), NOON, None)
-    versions = {v.key.version: replace(v, window_written=WindowWritten.WHOLE) for v in shown}
-    same, endless = (
-        Window(version=1, visible_from=NOON, visible_until=JUNE),
-        Window(version=2, visible_from=NOON, visible_until=None),
-    )
-    later = replace(endless, visible_from=NOON + 1)
-    shorter = replace(endless, visible_until=JUNE)
-    for closing in (later, shorter):
-        assert written([closing, same], versions) == [1, 2]
-    assert written([endless, same], versions) == [2, 1], "neither takes anything: the order stays"

@@ -6,11 +6,8 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
-from httpx2 import ASGITransport, AsyncClient
 from structlog.testing import capture_logs
 
-from evals.sample_bank import sample_banks
-from ingest.app import create_app
 from ingest.catalogue import JobState, Version, VersionKey
 from ingest.maintenance.rebuild import reindex
 from ingest.parsing import Chunking
@@ -21,7 +18,7 @@ from knowledge.index import Index
 from tests.clock import Clock
 from tests.embedding_server import embedding_server
 from tests.ingest import samples
-from tests.ingest.documents import original_in, points_of, publish, receive, versions_found
+from tests.ingest.documents import EndlessParser, original_in, points_of, publish, readiness, receive, versions_found
 from tests.tiny_embedder import Renamed
 
 pytestmark = pytest.mark.anyio
@@ -41,43 +38,27 @@ async def shown(services: Services, document_id: str, text: str) -> Version:
     return await publish(services, text.encode(), document_id=document_id)
 
 
-async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_meanwhile(
+async def test_smaller_passages_and_a_document_uploaded_meanwhile_answer_after_the_switch(
     services: Services, finer: Services, clock: Clock
 ) -> None:
     old = await shown(services, "old", samples.MARKDOWN)
     coarse = await points_of(services, old)
     clock.now += 60
-    filling, during, seen = anyio.Event(), list[Version](), list[set[int]]()
-
-    async def read() -> None:
-        while True:
-            seen.append(await versions_found(services, at=clock.now))
+    filling, during = anyio.Event(), list[Version]()
 
     async def write() -> None:
         await filling.wait()
         during.append(await shown(services, "new", samples.MARKDOWN.replace("2.35", "2.75")))
 
-    async with anyio.create_task_group() as readers:
-        readers.start_soon(read)
-        async with anyio.create_task_group() as writers:
-            writers.start_soon(write)
-            tally = await reindex(finer, lambda *_report: filling.set())
-        readers.cancel_scope.cancel()
+    async with anyio.create_task_group() as writers:
+        writers.start_soon(write)
+        tally = await reindex(finer, lambda *_report: filling.set())
     assert tally.failed == []
     assert await versions_found(services, at=clock.now) == {1}
     assert services.index.collection == "kb-2"
-    assert seen
-    assert all(versions == {1} for versions in seen), "a reader found nothing"
     assert await points_of(services, old) > coarse
     assert await points_of(services, during[0]) > 0
     assert (await services.catalogue.version(old.key)).passages == await points_of(services, old)
-
-
-def of_another_embedder(services: Services) -> Services:
-    """The same services with an embedder of another name."""
-    present = services.index
-    embedder = Renamed(present._embedder, name="another", dimensions=present._embedder.dimensions)
-    return with_embedder(services, embedder, present.collection)
 
 
 def with_embedder(services: Services, embedder: Embedder, collection: str) -> Services:
@@ -96,37 +77,31 @@ async def done_by(worker: Worker, job_id: str, services: Services) -> None:
         group.cancel_scope.cancel()
 
 
-async def readiness(services: Services) -> tuple[int, str]:
-    async with AsyncClient(
-        transport=ASGITransport(app=create_app(services, sample_banks())), base_url="http://staff"
-    ) as http:
-        reply = await http.get("/readyz")
-    return reply.status_code, reply.json()["embedder"]
+async def of_embedder(services: Services) -> tuple[int, str]:
+    """Return the status of `/readyz`, and what it shows of the embedder."""
+    status, parts = await readiness(services)
+    return status, parts["embedder"]
 
 
 @pytest.mark.services
-async def test_a_worker_of_the_former_embedder_lets_go_of_its_jobs_and_takes_no_more(services: Services) -> None:
-    begun = anyio.Event()
-
-    class Endless:
-        async def chunk(self, _path: Path, _chunking: Chunking) -> None:
-            begun.set()
-            await anyio.sleep_forever()
-
+async def test_a_worker_of_the_former_embedder_releases_its_jobs_and_claims_no_more(services: Services) -> None:
+    file = EndlessParser()
     await shown(services, "old", samples.MARKDOWN)
     received = await receive(services, samples.MARKDOWN.replace("2.35", "2.75").encode())
-    renewed = of_another_embedder(services)
-    former = Worker(replace(services, parser=Endless()))  # type: ignore[arg-type]  # a long file
+    present = services.index
+    embedder = Renamed(present._embedder, name="another", dimensions=present._embedder.dimensions)
+    renewed = with_embedder(services, embedder, present.collection)
+    former = Worker(replace(services, parser=file))  # type: ignore[arg-type]  # a long file
     with capture_logs() as logs:
         async with anyio.create_task_group() as group:
             group.start_soon(former.run)
             with anyio.fail_after(60):
-                await begun.wait()
-                assert await readiness(services) == (200, "ok")
+                await file.begun.wait()
+                assert await of_embedder(services) == (200, "ok")
                 await reindex(renewed, unprinted)
                 while not any(line["event"] == "embedder_mismatch_not_taking_jobs" for line in logs):
                     await anyio.sleep(0.01)
-            assert await readiness(services) == (503, "former")
+            assert await of_embedder(services) == (503, "former")
             job = await services.catalogue.job("hanbit", received.job.id)
             assert (job.state, job.attempts) == (JobState.QUEUED, 0)
             await done_by(Worker(renewed), job.id, services)
@@ -134,7 +109,7 @@ async def test_a_worker_of_the_former_embedder_lets_go_of_its_jobs_and_takes_no_
     assert await points_of(renewed, received.version) > 0
 
 
-async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_present_collection(
+async def test_a_version_that_cannot_be_read_keeps_the_present_collection(
     services: Services, finer: Services, clock: Clock, tmp_path: Path
 ) -> None:
     version = await shown(services, "old", samples.MARKDOWN)
@@ -145,7 +120,7 @@ async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_pre
     assert services.index.collection == "kb-1"
 
 
-async def test_a_reindex_that_was_stopped_goes_on_where_it_was(services: Services, finer: Services) -> None:
+async def test_a_stopped_reindex_continues_where_it_was(services: Services, finer: Services) -> None:
     for name in ("a", "b"):
         await shown(services, name, samples.MARKDOWN + name)
 
@@ -197,4 +172,4 @@ async def test_a_reindex_to_an_endpoint_and_back_fails_no_search(services: Servi
             readers.cancel_scope.cancel()
         assert min(searches.values()) > 2
         assert await points_of(services, version) == version.passages
-        assert await readiness(renewed) == (503, "former")
+        assert await of_embedder(renewed) == (503, "former")

@@ -1,12 +1,12 @@
 """Documents become passages; those of a costly shape by work that grows as their text does, or not at all."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from ingest.parsing import ParserSettings, Unreadable, open_parser
 from ingest.parsing.chunking import (
@@ -70,7 +70,7 @@ def test_a_section_begins_a_passage_and_is_named_by_its_headings(chunker: Chunke
     assert chunks[0].text.startswith("# Deposits\n\n## Rates")
 
 
-def test_small_sections_share_a_passage_that_is_named_by_what_they_have_in_common(chunker: Chunker) -> None:
+def test_small_sections_share_a_passage_named_by_their_common_heading(chunker: Chunker) -> None:
     (chunk,) = split(chunker, "# Fees\n\n## Cash\n\nFree.\n\n## Wire\n\n5 won.")
     assert chunk.section == "Fees"
     assert "5 won." in chunk.text
@@ -136,21 +136,13 @@ REFUSALS = {Reason.TOO_LARGE, Reason.TOO_SLOW, Reason.HOSTILE, Reason.EMPTY_TEXT
 class CountedTokenizer:
     """Counts the characters that a tokenizer encodes."""
 
-    def __init__(self, chunker: Chunker, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._tokenizer = chunker._tokenizer
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
         self.characters = 0
-        monkeypatch.setattr(chunker, "_tokenizer", self)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> object:
         self.characters += len(text)
         return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
-
-
-@pytest.fixture
-def counted(chunking: Chunking, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Chunker, CountedTokenizer]]:
-    cut = open_chunker(chunking)
-    with monkeypatch.context() as patch:
-        yield cut, CountedTokenizer(cut, patch)
 
 
 def parsed(name: str, size: int, folder: Path) -> Parsed | None:
@@ -163,25 +155,24 @@ def parsed(name: str, size: int, folder: Path) -> Parsed | None:
 
 
 @pytest.mark.parametrize("name", [name for name in SHAPES if not name.endswith((".html", ".xlsx"))])
-def test_the_work_of_cutting_is_linear(name: str, counted: tuple[Chunker, CountedTokenizer], tmp_path: Path) -> None:
+def test_the_work_of_cutting_is_linear(
+    name: str, chunker: Chunker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     document = parsed(name, SIZE, tmp_path)
     if document is None:
         return
-    cut, tokenizer = counted
-    chunks = cut.split(document)
+    monkeypatch.setattr(chunker, "_tokenizer", tokenizer := CountedTokenizer(chunker._tokenizer))
+    chunks = chunker.split(document)
     assert tokenizer.characters <= 12 * document.characters + 20_000
     longest = 2 * 300 * CHARACTERS_A_TOKEN + LONGEST_HEADING
     assert all(len(chunk.text) <= longest and len(chunk.section) <= 6 * (LONGEST_HEADING + 3) for chunk in chunks)
 
 
-def test_too_many_passages_are_refused_before_all_exist(
-    counted: tuple[Chunker, CountedTokenizer], tmp_path: Path
-) -> None:
-    cut, _ = counted
+def test_a_document_of_too_many_passages_is_refused(chunker: Chunker, tmp_path: Path) -> None:
     document = parsed("paragraphs.txt", MOST_PASSAGES * 600, tmp_path)
     assert document is not None
     with pytest.raises(Unreadable, match="split the document") as refused:
-        cut.split(document)
+        chunker.split(document)
     assert refused.value.reason is Reason.TOO_LARGE
 
 

@@ -12,13 +12,14 @@ from ingest.parsing.process import ParserSettings, open_parser
 from tests.constants import with_constants
 from tests.ingest import samples
 from tests.ingest.parsing.reading import read, text_in, text_of
+from tests.ingest.samples_office import archive
 from tests.shapes import SHAPES
 
 
 def test_markdown_keeps_its_headings_and_tables_and_loses_its_front_matter(tmp_path: Path) -> None:
     parsed = read(tmp_path, samples.MARKDOWN.encode())
     assert (parsed.format, parsed.title, parsed.pages[0].number) == (Format.MARKDOWN, "정기예금 안내", None)
-    assert all(kept in text_of(parsed) for kept in ("## 금리", "| 12개월 | 연 2.35% |"))
+    assert all(line in text_of(parsed) for line in ("## 금리", "| 12개월 | 연 2.35% |"))
     assert "title:" not in text_of(parsed)
 
 
@@ -28,7 +29,7 @@ def test_html_is_read_in_each_encoding_without_scripts_and_navigation(tmp_path: 
     parsed = read(tmp_path, page.encode(charset or "cp949"))
     assert (parsed.format, parsed.title) == (Format.HTML, "수수료 안내")
     spans_filled_in = ("| 구분 | 금액 / 창구 | 금액 / 모바일 |", "| 타행 이체 | 1,000원 | 면제 |")
-    assert all(kept in text_of(parsed) for kept in ("# 수수료", "창구와 모바일의 수수료가 다릅니다.", *spans_filled_in))
+    assert all(line in text_of(parsed) for line in ("# 수수료", "창구와 모바일의 수수료가 다릅니다.", *spans_filled_in))
     assert not any(gone in text_of(parsed) for gone in ("비밀", "메뉴", "color"))
 
 
@@ -66,7 +67,7 @@ def test_a_table_on_a_turned_page_keeps_its_header(tmp_path: Path, turn: int, *,
 def test_docx_gives_headings_and_tables_and_no_pages(tmp_path: Path) -> None:
     parsed = read(tmp_path, samples.docx())
     assert (parsed.format, parsed.title, parsed.pages[0].number) == (Format.DOCX, "민원 처리 안내", None)
-    assert all(kept in text_of(parsed) for kept in ("# 민원 처리", "## 접수 방법", "| 전화 | 평일 9시부터 18시 |"))
+    assert all(line in text_of(parsed) for line in ("# 민원 처리", "## 접수 방법", "| 전화 | 평일 9시부터 18시 |"))
 
 
 MAIL = "MIME-Version: 1.0\nSubject: x\nContent-Type: "
@@ -74,15 +75,13 @@ BROKEN = {
     "an empty file": (b"", Reason.EMPTY_TEXT),
     "blank text": (b" \n\t\n ", Reason.EMPTY_TEXT),
     "bytes of no kind": (bytes(range(256)) * 40, Reason.UNKNOWN_TYPE),
-    "an archive of something else": (samples.other_archive(), Reason.UNKNOWN_TYPE),
+    "an archive of something else": (archive(**{"rates.csv": b"term,rate\n6,2.1\n12,2.35\n"}), Reason.UNKNOWN_TYPE),
     "RTF": (rb"{\rtf1\ansi Hello}", Reason.UNKNOWN_TYPE),
     "HTML without text": (b"<html><body><script>var a = 1</script></body></html>", Reason.EMPTY_TEXT),
     "a PDF that is cut off": (samples.pdf()[:300], Reason.MALFORMED),
     "a PDF with a password": (samples.pdf(password="1234"), Reason.ENCRYPTED),
     "a PDF of a black square": (samples.pdf_without_text(), Reason.EMPTY_TEXT),
-    "a cell without an end": (b"a,b\n1,2\n3,4\n" * 300 + b'"' + b"x" * 200_000 + b",3\n", Reason.MALFORMED),
     "a subject as long as a document": (SHAPES["subject.eml"](500_000), Reason.TOO_LARGE),
-    "the same in many lines": (SHAPES["folded_subject.eml"](500_000), Reason.TOO_LARGE),
     "an encrypted message": (f"{MAIL}multipart/encrypted; boundary=x\n\nAAAA".encode(), Reason.ENCRYPTED),
     "one by a certificate": (
         f"{MAIL}application/pkcs7-mime; smime-type=enveloped-data\n\nAAAA".encode(), Reason.ENCRYPTED
@@ -104,13 +103,13 @@ def test_a_broken_file_is_refused_with_its_reason(tmp_path: Path, name: str) -> 
 
 @pytest.mark.anyio
 async def test_each_page_has_the_computing_time_of_a_page(tmp_path: Path) -> None:
-    (long := tmp_path / "long").write_bytes(samples.pdf_of_tables(400))
+    (long := tmp_path / "long").write_bytes(samples.pdf_of_tables(250))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     async with open_parser(with_constants(ParserSettings(), cpu_seconds=1)) as parser:
         parsed = await parser.parse(long)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert all("cell 119" in page.markdown for page in parsed.pages)
-    assert after.ru_utime - before.ru_utime > 2  # else it would have passed with the seconds of one page
+    assert after.ru_utime - before.ru_utime > 1.2  # else it would have passed with the seconds of one page
 
 
 @pytest.mark.anyio
@@ -127,7 +126,7 @@ async def test_a_file_that_needs_too_much_memory_is_refused_and_the_next_one_is_
 
 
 @pytest.mark.parametrize("heading", ["# 가입\n\n", ""])
-def test_of_a_picture_its_description_is_read_and_not_its_address(tmp_path: Path, heading: str) -> None:
+def test_a_pictures_description_is_read_and_its_address_is_not(tmp_path: Path, heading: str) -> None:
     text = '절차는 ![가입 절차](https://evil.example/?q=1)와 ![](images/a.png "그림")입니다. [안내](https://bank.example/a)'
     parsed = read(tmp_path, f"{heading}{text}".encode())
     assert parsed.format is (Format.MARKDOWN if heading else Format.TEXT)
@@ -164,8 +163,9 @@ def test_rows_that_share_a_delimiter_are_a_table(tmp_path: Path, rows: str, line
 
 
 def test_a_csv_with_a_cell_that_is_not_closed_is_malformed(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable, match="line 2: a cell of the table is not closed"):
+    with pytest.raises(Unreadable, match="line 2: a cell of the table is not closed") as refused:
         read(tmp_path, '수수료,금액\n송금,"5,000\n이체,500\n출금,700\n조회,0\n'.encode())
+    assert refused.value.reason is Reason.MALFORMED
     with pytest.raises(Unreadable, match="line 601: a cell"):
         read(tmp_path, b"a,b\n1,2\n" * 300 + b'"' + b"x" * 200_000 + b",3\n")
 
@@ -188,7 +188,7 @@ def test_lines_above_a_csv_are_its_title(tmp_path: Path, title: str) -> None:
     "1. 예금,적금\n2. 카드,보험\n", "서명은 할 수 없으며,부모님도 할 수 없습니다.\n다만, 도장으로는 됩니다.\n",
     "┌───┬───┐\n│송금│500원│\n└───┴───┘\n".encode("cp949"),
 ])  # fmt: skip
-def test_prose_lists_and_commas_in_numbers_are_text_as_it_is(tmp_path: Path, lines: str | bytes) -> None:
+def test_prose_lists_and_commas_in_numbers_are_plain_text(tmp_path: Path, lines: str | bytes) -> None:
     parsed = read(tmp_path, lines if isinstance(lines, bytes) else lines.encode())
     text = lines.decode("cp949") if isinstance(lines, bytes) else lines
     assert (parsed.format, text_of(parsed)) == (Format.TEXT, text.replace("\r", "").strip())

@@ -9,8 +9,6 @@ import pypdfium2.raw as pdfium_c
 import pytest
 from reportlab.pdfgen.canvas import Canvas
 
-from ingest.parsing.pdf_letters import has_undrawable_letters
-from tests.ingest import samples
 from tests.ingest.parsing.reading import read, saved, text_in, text_of
 
 SEEN = "The rate of this deposit is 3.1 percent a year."
@@ -113,13 +111,7 @@ def test_words_that_replace_the_letters_of_a_pdf_are_not_read(tmp_path: Path) ->
     assert "9" not in text
 
 
-def test_a_process_that_has_read_a_pdf_sees_no_installed_font(tmp_path: Path) -> None:
-    assert "정기예금 상품설명서" in text_of(read(tmp_path, samples.pdf(), "paper.pdf"))
-    with pypdfium2.PdfDocument(tmp_path / "paper.pdf") as document:
-        assert has_undrawable_letters(document[0])
-
-
-def test_what_a_note_writes_over_a_figure_is_read_beside_it(tmp_path: Path) -> None:
+def test_a_note_over_a_figure_is_read_beside_it(tmp_path: Path) -> None:
     def drawn(canvas: Canvas) -> None:
         canvas.drawString(72, 760, "The fee of this deposit is")
         canvas.drawString(300, 760, "500 won")
@@ -129,14 +121,14 @@ def test_what_a_note_writes_over_a_figure_is_read_beside_it(tmp_path: Path) -> N
     assert "700 won" in text
 
 
-def with_stamp(data: bytes, said: str) -> bytes:
-    """Return a PDF with a note at (300, 760) that says something."""
+def with_stamp(data: bytes, words: str) -> bytes:
+    """Return a PDF with a note at (300, 760)."""
     document = pypdfium2.PdfDocument(data)
     page = document[0]
     note = pdfium_c.FPDFPage_CreateAnnot(page, pdfium_c.FPDF_ANNOT_STAMP)
     pdfium_c.FPDFAnnot_SetRect(note, pdfium_c.FS_RECTF(295, 780, 400, 750))
     written = pdfium_c.FPDFPageObj_NewTextObj(document, b"Helvetica", 12.0)
-    letters = f"{said}\0".encode("utf-16-le")
+    letters = f"{words}\0".encode("utf-16-le")
     pdfium_c.FPDFText_SetText(written, (pdfium_c.FPDF_WCHAR * (len(letters) // 2)).from_buffer_copy(letters))
     pdfium_c.FPDFPageObj_Transform(written, 1, 0, 0, 1, 300, 760)
     pdfium_c.FPDFAnnot_AppendObject(note, written)
@@ -222,7 +214,7 @@ def lines_of(lines: Sequence[str], footer: str = "") -> Draw:
     return draw
 
 
-def test_what_each_page_of_a_form_says_is_no_header(tmp_path: Path) -> None:
+def test_lines_that_differ_on_each_page_are_no_header(tmp_path: Path) -> None:
     forms = [
         [f"Product {at}", f"Rate {rate}", f"A {head}.", "Its terms.", f"Fee {at} %", f"Total {at * 7}"]
         for at, (head, rate) in enumerate(zip(_HEADS, ("3.50 %", "4.10 %", "4.10 %"), strict=True), start=1)
@@ -259,7 +251,7 @@ def test_a_table_goes_on_between_headers_and_footers(tmp_path: Path, header: str
         assert later.endswith(".29 % |")
 
 
-def test_a_table_after_a_page_with_room_below_its_own_has_no_other_ones_header(tmp_path: Path) -> None:
+def test_a_table_after_a_page_that_is_not_full_has_its_own_header(tmp_path: Path) -> None:
     terms, fees = [("Term", "Rate"), ("6 months", "3.0 %")], [("Service", "Fee"), ("Transfer", "500 won")]
     tables = ((700, terms), (60, fees), (700, [("Cash", "700 won"), ("Notes", "900 won")]))
     _, second, third = pages_of(tmp_path, *(partial(boxed, bottom=bottom, rows=rows) for bottom, rows in tables))

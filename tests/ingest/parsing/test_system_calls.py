@@ -29,7 +29,7 @@ def numbers(machine: str) -> dict[str, int]:
 
 
 def verdict(program: bytes, architecture: int, number: int, *arguments: int) -> int:
-    """Return what the filter says of a call, as the kernel runs classic BPF."""
+    """Return the filter's verdict on a call, as the kernel runs classic BPF."""
     data = pack("<iIQ6Q", number, architecture, 0, *(*arguments, *[0] * (6 - len(arguments))))
     code = [unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
     at = held = 0
@@ -50,11 +50,11 @@ def verdict(program: bytes, architecture: int, number: int, *arguments: int) -> 
 def test_each_call_of_the_kernel_is_refused_by_its_name_or_allowed(machine: str) -> None:
     program, arch = program_for(machine), AUDIT_ARCH[machine]
     known = numbers(machine)
-    said = {name: verdict(program, arch, number) for name, number in known.items()}
-    assert {name for name, what in said.items() if what == REFUSE} == REFUSED & set(known)
-    assert {name for name, what in said.items() if what not in (ALLOW, REFUSE)} == {"clone3"}
-    assert said["clone3"] == NOT_THERE
-    assert all(said[name] == ALLOW for name in NEEDED)
+    verdicts = {name: verdict(program, arch, number) for name, number in known.items()}
+    assert {name for name, what in verdicts.items() if what == REFUSE} == REFUSED & set(known)
+    assert {name for name, what in verdicts.items() if what not in (ALLOW, REFUSE)} == {"clone3"}
+    assert verdicts["clone3"] == NOT_THERE
+    assert all(verdicts[name] == ALLOW for name in NEEDED)
     assert REFUSED - set(known) <= {"iopl", "ioperm"}  # ARM has no ports
 
 

@@ -24,14 +24,14 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Store:
-    """A store that takes 7 MiB, what lists the names in it, and what lays a file beside the originals."""
+    """A store of at most 7 MiB, and functions that list its names, write beside its originals and overwrite them."""
 
     blobs: Blobs
     names: Callable[[], list[str]]
     lay: Callable[[str], object]
     overwrite: Callable[[str, bytes], object]
     changed: list[str]
-    """What was told of as changed."""
+    """The digests that were reported as changed."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     )
 
 
-async def test_what_is_written_is_read_back_under_its_digest_and_twice_takes_one_place(
+async def test_an_original_is_read_back_by_its_digest_and_stored_once(
     store: Store,
 ) -> None:
     blobs, names = store.blobs, store.names
@@ -84,7 +84,7 @@ async def test_what_is_written_is_read_back_under_its_digest_and_twice_takes_one
     assert names() == [digest]
 
 
-async def test_what_is_too_large_or_breaks_off_leaves_nothing(store: Store) -> None:
+async def test_an_original_that_is_too_large_or_breaks_off_leaves_nothing(store: Store) -> None:
     blobs, names = store.blobs, store.names
 
     async def breaks_off() -> AsyncIterator[bytes]:
@@ -98,7 +98,7 @@ async def test_what_is_too_large_or_breaks_off_leaves_nothing(store: Store) -> N
     assert names() == []
 
 
-async def test_what_is_not_there_cannot_be_read(store: Store) -> None:
+async def test_a_missing_original_is_unavailable(store: Store) -> None:
     with pytest.raises(StorageUnavailable):
         async with store.blobs.on_disk("0" * 64):
             pass
@@ -113,7 +113,7 @@ async def test_originals_are_listed_by_age(store: Store) -> None:
     assert await store.blobs.stored_before(now + 60) == [blob.sha256]
 
 
-async def test_a_server_that_is_away_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("AWS_ENDPOINT_URL", "http://127.0.0.1:9"), ("AWS_ACCESS_KEY_ID", "test")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -122,7 +122,7 @@ async def test_a_server_that_is_away_is_said_to_be(monkeypatch: pytest.MonkeyPat
         await blobs.write(stream(b"x"))
 
 
-async def test_an_original_that_somebody_else_has_written_is_not_read(store: Store) -> None:
+async def test_an_overwritten_original_is_not_read(store: Store) -> None:
     blob = await store.blobs.write(stream(b"approved"))
     async with store.blobs.on_disk(blob.sha256) as path:
         assert path.read_bytes() == b"approved"
