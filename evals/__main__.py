@@ -92,9 +92,8 @@ def run_spec(
     interrupt_on_sigterm()
     configure_logs(level="WARNING", log_format="console")
     settings = Settings()
-    product = ProductSpec(
-        profile=profile, data=data, weights=settings.weights_dir.expanduser().resolve(), environment=dict(os.environ)
-    )
+    weights = settings.weights_dir.expanduser().resolve()
+    product = ProductSpec(profile=profile, data=data, weights=weights, environment=dict(os.environ))
     questions = read_dataset(dataset, limit=limit, split=split)
     return run.RunSpec(dataset=questions, settings=settings, product=product, answers=answers)
 

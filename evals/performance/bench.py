@@ -157,13 +157,9 @@ async def prompt_messages(index: Index, tenant: str) -> tuple[Message, ...]:
     result = await Retrieval(index, sample_banks()).search(QUESTION, earlier=(), access=access(tenant))
     passage_tokens = ChatSettings.model_fields["passage_tokens"].default
     builder = PromptBuilder(load_templates(), TokenCounter(), passage_tokens=passage_tokens)
-    prompt = builder.build(
-        QUESTION,
-        bank=sample_banks().first.names.ko,
-        history=(),
-        passages=[hit.passage for hit in result.hits],
-        language="ko",
-    )
+    passages = [hit.passage for hit in result.hits]
+    bank = sample_banks().first.names.ko
+    prompt = builder.build(QUESTION, bank=bank, history=(), passages=passages, language="ko")
     return tuple(prompt.answer.messages)
 
 
@@ -291,12 +287,8 @@ def run_measurement(name: str, profile: str, measure: Measurement, environment: 
     configure_logs(level="WARNING", log_format="console")
     settings = Settings()
     with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
-        spec = ProductSpec(
-            profile=profile,
-            data=Path(folder),
-            weights=settings.weights_dir.expanduser().resolve(),
-            environment=environment,
-        )
+        weights = settings.weights_dir.expanduser().resolve()
+        spec = ProductSpec(profile=profile, data=Path(folder), weights=weights, environment=environment)
         figures: list[BenchFigure] = []
         try:
             figures = anyio.run(measure, spec, settings, Console(stderr=True), backend_options={"use_uvloop": True})
