@@ -123,10 +123,10 @@ async def test_a_probe_weighs_yes_against_no(server: Server) -> None:
         assert yes > no > 0
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=["ko", "en"])
-async def test_a_cut_answer_continues_without_a_doubled_or_missing_character(server: Server, question: str) -> None:
+async def test_a_cut_answer_continues_without_a_doubled_or_missing_character(server: Server) -> None:
+    """In Korean, of which a token may be a part of a character."""
     async with opened(server) as models:
-        served, chat, length = Served(models, []), await counted(models, question), 3 * LENGTH
+        served, chat, length = Served(models, []), await counted(models, QUESTIONS[0]), 3 * LENGTH
         whole = await ask(served, chat=chat, max_tokens=length)
         frames = whole.output.splitlines(keepends=True)
         for end in range(1, len(frames), max(1, len(frames) // 6)):
