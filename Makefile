@@ -12,6 +12,8 @@ MINUTES ?= 30
 WORKERS ?= 4
 # What `make check` runs; `make test CHECKED=1` leaves it out, where a check runs beside it (.ci/run).
 HOUSE_TESTS := tests/test_architecture.py tests/test_docs.py tests/golden
+# What `make charts` runs.
+CHART_TESTS := tests/charts tests/scaling
 # Programs in Python without a suffix; ruff's extend-include has the same.
 SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/release_digests
 
@@ -27,12 +29,12 @@ setup run: export PYTHONUTF8 := 1
 run: setup ## Start everything, load the sample documents, ask one question in each language, serve until Ctrl-C (ONCE=1: stop then; EMPTY=1: no samples, no questions)
 	@exec $(PY) run.py $(if $(ONCE),--once) $(if $(EMPTY),--empty)
 
-test: setup ## Run every test that this machine can run (CI=true: a skipped test fails)
+test: setup ## Run every test that this machine can run, but the chart's (CI=true: a skipped test fails)
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small cpu-small
 	@$(PY) -m pytest -m vllm $$(grep -rl --include='test_*.py' 'mark\.vllm' tests | sort)
 	@$(PY) -m pytest -m 'not vllm and not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cache-clear \
-	  $(if $(CHECKED),$(addprefix --ignore=,$(HOUSE_TESTS))) || { [ $$? = 1 ] && \
+	  $(addprefix --ignore=,$(CHART_TESTS) $(if $(CHECKED),$(HOUSE_TESTS))) || { [ $$? = 1 ] && \
 	  echo "test: what failed beside others runs once more, alone" && $(PY) -m pytest -v --lf --lfnf none; }
 
 test-fast: ## Run the tests that start no server, browser or model: a minute
@@ -96,7 +98,7 @@ attacks: setup ## Attack the whole product over a model that obeys everything (g
 
 charts: setup ## Check the chart, its rules and dashboards, the Dockerfile and the workflow, with the tools of each
 	@scripts/chart_parts --checkov
-	@$(PY) -m pytest -q tests/charts tests/scaling
+	@$(PY) -m pytest -q -n $(WORKERS) --dist loadfile $(CHART_TESTS)
 	@PATH="$$PWD/.venv/charts/checkov/bin:$$PATH" checkov -d tests/charts/golden --framework kubernetes
 	@PATH="$$PWD/.venv/charts/checkov/bin:$$PATH" checkov -f Dockerfile --framework dockerfile
 
