@@ -102,7 +102,7 @@ class Metrics:
     def _count_failures(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
         self.task_failures = counter(
             "chatbot_task_failures",
-            "Background tasks that failed and were restarted, and answers that ended in an internal error",
+            "Failures of background tasks, which restart, and of single steps; chatbot_answers has failed answers",
             ["task"],
         )
         self.deferred = gauge(

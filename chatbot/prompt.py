@@ -108,11 +108,12 @@ class PromptBuilder:
         language: Language,
     ) -> Prompt:
         """Return the prompt of a question; `bank` is the bank's name, history is oldest first, passages best first."""
-        marked = self._within_token_limit([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
+        all_passages = [mark(passage, n, language) for n, passage in enumerate(passages, 1)]
+        marked_passages = self._within_token_limit(all_passages)
         system = Message("system", self._text("system", language).format(bank=bank))
         before = (system, *(Message(message.role, as_data(message.content)) for message in history))
 
-        answer = self._last_message("answer", question, marked, language)
+        answer = self._last_message("answer", question, marked_passages, language)
         probes = [
             self._last_message("probe", question, [mark(passage, 1, language)], language)
             for passage in passages[:PROBED]
@@ -123,7 +124,7 @@ class PromptBuilder:
             before=before,
             answer_text=answer,
             probe_texts=tuple(probes),
-            passages=len(marked),
+            passages=len(marked_passages),
             tokens=self._counter.count_chat([Message("user", answer)]) + shared_tokens,
             probe_tokens=shared_tokens + max(probe_tokens, default=0),
         )
@@ -148,11 +149,11 @@ class PromptBuilder:
     def _text(self, name: str, language: Language) -> str:
         return self._templates.texts[f"{name}.{language}"]
 
-    def _within_token_limit(self, marked: Sequence[str]) -> list[str]:
+    def _within_token_limit(self, marked_passages: Sequence[str]) -> list[str]:
         """Return the first passages that fit into the limit, and always the first one."""
         selected: list[str] = []
         tokens_left = self._passage_tokens
-        for text in marked:
+        for text in marked_passages:
             tokens_left -= self._counter.count(text)
             if tokens_left < 0 and selected:
                 break

@@ -13,7 +13,7 @@ import transformers
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
-from knowledge.embedding import GRAPH, TOKENIZER, NotConverted, converted_folder, read_converted
+from knowledge.embedding import GRAPH, TOKENIZER, NotConverted, compile_encoder, converted_folder
 
 INPUTS = ("input_ids", "attention_mask")
 EXAMPLES = ["one", "two and three"]
@@ -83,7 +83,7 @@ def _save_tokenizer(model: SentenceTransformer, file: Path) -> None:
 
 def _check(model: SentenceTransformer, folder: Path) -> None:
     """Load the written model as services do, and compare its vectors with those of sentence-transformers."""
-    encode = read_converted(folder, "float32", workers=1, threads=1, batch=len(CHECK_TEXTS))()
+    encode = compile_encoder(folder, "float32", workers=1, threads=1, batch=len(CHECK_TEXTS))()
     ours = np.array(encode(CHECK_TEXTS))
     theirs = model.encode(
         CHECK_TEXTS, prompt="", batch_size=len(CHECK_TEXTS), normalize_embeddings=True, show_progress_bar=False

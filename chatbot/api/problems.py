@@ -65,8 +65,8 @@ def problem_of(exc: ChatError, *, handoff: str = "") -> Problem:
     )
 
 
-def failed_reply(failed: Failed, form: Format = problem_json) -> Response:
-    """Return the reply to a request for a whole answer that has failed: the same as for an error before the answer."""
+def failed_reply(failed: Failed, render: Format = problem_json) -> Response:
+    """Return the problem document for a failed non-streamed answer, as for an error before the first byte."""
     problem = Problem(
         title=failed.title,
         status=failed.status,
@@ -77,9 +77,9 @@ def failed_reply(failed: Failed, form: Format = problem_json) -> Response:
         handoff=failed.handoff or UNSET,
     )
     if not failed.retryable or failed.retry_after_ms is None:
-        return form(problem, {})
+        return render(problem, {})
     retry_after = max(1, math.ceil(failed.retry_after_ms / 1000))
-    return form(problem, {"retry-after": str(retry_after)})
+    return render(problem, {"retry-after": str(retry_after)})
 
 
 def person(request: Request) -> str:
@@ -129,9 +129,9 @@ def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
 
     def response_for(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
         path = request.scope["path"]
-        path_formats = (form for prefix, form in formats.items() if path == prefix or path.startswith(f"{prefix}/"))
-        form = next(path_formats, problem_json)
-        return form(problem, headers)
+        path_formats = (render for prefix, render in formats.items() if path == prefix or path.startswith(f"{prefix}/"))
+        render = next(path_formats, problem_json)
+        return render(problem, headers)
 
     @app.exception_handler(ChatError)
     async def rejected(request: Request, exc: ChatError) -> Response:

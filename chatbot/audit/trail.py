@@ -215,7 +215,7 @@ class Audit:
             with anyio.move_on_after(self._settings.retry_every):
                 await self._wake.wait()
             self._wake = anyio.Event()
-            pending = [each for each in self._pending if not each.given_up]
+            pending = [record for record in self._pending if not record.given_up]
             self._pending = pending[_MOST_AT_ONCE:]
             batch = [*pending[:_MOST_AT_ONCE], *self._pending_if_opened[:_MOST_AT_ONCE]]
             if batch:
@@ -270,8 +270,11 @@ class Audit:
         for pending in batch:
             pending.error = exc
             pending.done.set()
-        closings = [each for each in batch if isinstance(each.record, AuditClosed) and not each.needs_opening]
-        self._pending = [*(PendingRecord(closing.record) for closing in closings), *self._pending]
+        # `_pending_if_opened` still has the records that need their opening.
+        closings = [
+            pending for pending in batch if isinstance(pending.record, AuditClosed) and not pending.needs_opening
+        ]
+        self._pending = [*(PendingRecord(pending.record) for pending in closings), *self._pending]
 
     async def _insert_unless_written(self, batch: Sequence[PendingRecord]) -> None:
         try:

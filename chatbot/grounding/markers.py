@@ -38,14 +38,15 @@ class MarkerFilter:
     def feed(self, text: str, *, final: bool = False) -> str:
         held = self._held + text
         if final:
-            certain = len(held)
+            safe_length = len(held)
         else:
             brackets = _OPENING_BRACKET.finditer(held, max(0, len(held) - _LONGEST_MARKER))
             markers = (bracket.start() for bracket in brackets if _may_become_marker(held[bracket.start() :]))
-            certain = len(held[: next(markers, len(held))].rstrip(" \t"))
-        self._held = held[certain:]
+            # Up to the first bracket that may start a marker.
+            safe_length = len(held[: next(markers, len(held))].rstrip(" \t"))
+        self._held = held[safe_length:]
         pieces: list[str] = []
-        for piece in _MARKER.split(held[:certain]):
+        for piece in _MARKER.split(held[:safe_length]):
             if pieces:  # the piece follows a marker: if the marker began a line, drop the spaces after it
                 self._skip_blanks = self._at_line_start
             text = piece.lstrip(" \t") if self._skip_blanks else piece

@@ -8,7 +8,7 @@ from chatbot.errors import RateLimited
 
 _WINDOW_SECONDS: Final = 60.0
 _MOST_USERS: Final = 10_000
-_LENIENCE: Final = 2
+_LIMIT_FACTOR: Final = 2
 """Requests that this count allows, as a multiple of the user's limit: the ledger does not count rejected requests."""
 
 
@@ -30,7 +30,7 @@ class Attempts:
         self._times.move_to_end(user)
         while times and times[0] <= now - _WINDOW_SECONDS:
             times.popleft()
-        if len(times) >= _LENIENCE * requests_per_minute:
+        if len(times) >= _LIMIT_FACTOR * requests_per_minute:
             wait = times[0] + _WINDOW_SECONDS - now
             raise RateLimited(scope="user", dimension="requests_per_minute", retry_after=wait)
         times.append(now)

@@ -354,13 +354,13 @@ def _read_entry(
     key = None
     if settings.llm_api_key and settings.models_file is None:  # never send it to the providers of a MODELS_FILE
         key = settings.llm_api_key.get_secret_value()
-    special = FAMILY_TOKENS
+    special_tokens = FAMILY_TOKENS
     if entry.tokenizer is not None:
         try:
             count, added_tokens = read_tokenizer(entry.tokenizer)
         except UnknownTokenizer as exc:
             raise ModelsMisconfigured(f"LLM_TOKENIZER (or `tokenizer` in MODELS_FILE): {exc}") from exc
-        special = SpecialTokens(added_tokens)
+        special_tokens = SpecialTokens(added_tokens)
         if entry.group == "primary":
             counter.exact = count
     return partial(
@@ -371,7 +371,7 @@ def _read_entry(
         entry=entry.name,
         model=entry.model,
         access=entry.access(key),
-        special=special,
+        special_tokens=special_tokens,
         template_kwargs=entry.chat_template_kwargs,
     )
 

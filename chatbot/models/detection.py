@@ -44,7 +44,7 @@ async def detect(endpoint: Endpoint) -> None:
     """
     before = endpoint.capabilities
     context_tokens = await endpoint.read_model() or before.context_tokens  # a gateway may hide it
-    capabilities = Capabilities(special=before.special, context_tokens=context_tokens)
+    capabilities = Capabilities(special_tokens=before.special_tokens, context_tokens=context_tokens)
     endpoint.capabilities = capabilities
     try:
         ids = await _try_forms(endpoint)
@@ -136,8 +136,8 @@ async def _ask_tokenizer(endpoint: Endpoint) -> None:
         return
     with suppress(EndpointFailed):  # needs `--enable-tokenizer-info-endpoint`
         added_tokens = (await endpoint.ask("/tokenizer_info", None, TokenizerReply)).added_tokens_decoder
-        capabilities.special = SpecialTokens([token["content"] for token in added_tokens.values()])
-    markers = capabilities.special.markers
+        capabilities.special_tokens = SpecialTokens([token["content"] for token in added_tokens.values()])
+    markers = capabilities.special_tokens.markers
     tokenized = await endpoint.tokenize("\n".join(markers), strings=True)
     texts_of_ids = zip(tokenized.tokens, tokenized.token_strs or (), strict=False)
     capabilities.special_ids = frozenset(token for token, text in texts_of_ids if text in markers)

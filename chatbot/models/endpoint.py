@@ -265,13 +265,13 @@ FINISH_REASONS: Mapping[str | None, Literal["stop", "length", "filtered"]] = {
 }
 """The meaning of servers' finish reasons; any other reason is a failure (vLLM's shutdown: abort)."""
 
-_EXTENSIONS = frozenset({"return_token_ids", "cache_salt", "priority", "chat_template_kwargs"})
+OPENAI_FORM = frozenset({"return_token_ids", "cache_salt", "priority", "chat_template_kwargs"})
 FORMS: Final = (
     frozenset[str](),
     frozenset({"priority"}),
-    _EXTENSIONS,
-    _EXTENSIONS | {"seed"},
-    _EXTENSIONS | {"seed", "temperature", "top_p", "max_tokens"},
+    OPENAI_FORM,
+    OPENAI_FORM | {"seed"},
+    OPENAI_FORM | {"seed", "temperature", "top_p", "max_tokens"},
 )
 """The fields that each form of a request omits. The forms are for vLLM, vLLM without priority scheduling, OpenAI,
 servers without a seed, and OpenAI's reasoning models, which use `max_completion_tokens`.
@@ -297,7 +297,7 @@ class Capabilities:
     omitted: frozenset[str] = frozenset()
     """The request fields that it rejects."""
     context_tokens: int = UNKNOWN_CONTEXT
-    special: SpecialTokens = FAMILY_TOKENS
+    special_tokens: SpecialTokens = FAMILY_TOKENS
     special_ids: frozenset[int] = frozenset()
     template_specials: tuple[int, int] = (0, 0)
     """The number of special ids in a chat of two messages, and in each further exchange."""
@@ -354,7 +354,7 @@ class Endpoint(Connection):
         model: str | None = None,
         access: Access | None = None,
         address: str | None = None,
-        special: SpecialTokens = FAMILY_TOKENS,
+        special_tokens: SpecialTokens = FAMILY_TOKENS,
         template_kwargs: Mapping[str, object] | None = None,
     ) -> None:
         base, self._version = _base(URL(url))
@@ -363,7 +363,7 @@ class Endpoint(Connection):
         self.group = group
         self.entry = entry
         self.model = model or ""
-        self.capabilities = Capabilities(omitted=FORMS[2], special=special)
+        self.capabilities = Capabilities(omitted=OPENAI_FORM, special_tokens=special_tokens)  # until `detect` runs
         self.breaker = Breaker(BreakerSettings(), jitter=partial(_JITTER.uniform, 0.8, 1.0))
         self.in_flight = 0
         self.checked = False
@@ -441,7 +441,7 @@ class Endpoint(Connection):
 
     def messages(self, messages: Sequence[Message]) -> list[Mapping[str, str]]:
         """Return the messages to send: special tokens neutralised, and consecutive messages of one role joined."""
-        neutralise = self.capabilities.special.neutralise
+        neutralise = self.capabilities.special_tokens.neutralise
         return [{"role": message.role, "content": neutralise(message.content)} for message in alternating(messages)]
 
     async def top_tokens(self, request: GenerationRequest) -> TopTokens:

@@ -212,7 +212,7 @@ class Generation:
             self.unpaid_tokens += self._thinking_tokens
 
     def feed(self, piece: Piece) -> Sequence[Delta | Thought]:
-        """Return the parts of the answer and the thinking to emit after a piece; all held text once it has `ended`."""
+        """Process a piece; return the answer text and thinking to emit, and all held text once `ended` is set."""
         parts: list[Delta | Thought] = []
         text, ids = piece.text, piece.token_ids
         if piece.thinking:

@@ -38,7 +38,7 @@ _SERVED_SCRIPTS: Final = ("LATIN", "HANGUL", "CJK")
 
 
 def is_unserved_language(text: str) -> bool:
-    """Return whether over a quarter of the letters, or most function words, belong to an unsupported language."""
+    """Return whether over a quarter of the letters, or most function words, belong to an unserved language."""
     letters = [char for char in text if char.isalpha()]
     foreign_letters = [
         char for char in letters if not char.isascii() and not unicodedata.name(char, "").startswith(_SERVED_SCRIPTS)

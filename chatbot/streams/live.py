@@ -38,9 +38,9 @@ class LiveAnswer(Feed):
         self._pending: list[Event] = []  # emitted, and not yet published
         # Set when the log lacks events, output or the outcome: wakes the writer in `next_batch`.
         self._emitted = anyio.Event()
-        self._next_batch_done = anyio.Event()
-        """Set when the next batch of `next_batch` is published, or when the answer ends before that."""
-        self._batch_done = anyio.Event()  # set when the last batch of `next_batch` is published
+        # A batch that is being logged may lack a new outcome, so `confirm_ownership` waits for the batch after it.
+        self._next_batch_done = anyio.Event()  # also set when the answer ends before that batch
+        self._batch_done = anyio.Event()
         self._unread_timer: asyncio.TimerHandle | None = None
 
     # --- its state ---------------------------------------------------------------------------------------------------

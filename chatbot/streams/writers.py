@@ -198,11 +198,11 @@ class Writers:
     async def append(self, live: LiveAnswer, batch: Sequence[LogEntry] = ()) -> None:
         """Append all that the log lacks (everything if Redis has lost it); the next append repeats a failed one."""
         try:
-            appended, standing = await self._send(live, batch)
+            appended, standing = await self._append_once(live, batch)
             if standing is WriterStanding.BEHIND:
                 self.apply_standing(live, standing)  # makes all entries unlogged
                 if await self._log.open(live.who, live.answer_id, live.log_opening, epoch=live.epoch):
-                    appended, standing = await self._send(live, batch)
+                    appended, standing = await self._append_once(live, batch)
                 else:
                     standing = WriterStanding.REPLACED
         except StoreUnavailable:
@@ -212,7 +212,7 @@ class Writers:
             live.mark_appended(appended)
         self.apply_standing(live, standing)
 
-    async def _send(self, live: LiveAnswer, batch: Sequence[LogEntry]) -> tuple[LogAppend, WriterStanding]:
+    async def _append_once(self, live: LiveAnswer, batch: Sequence[LogEntry]) -> tuple[LogAppend, WriterStanding]:
         append = live.unlogged(batch)
         return append, await self._log.append(live.who.tenant, live.answer_id, append, epoch=live.epoch)
 

@@ -256,7 +256,7 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
 
     unknown_share = await services.retrieval.unknown_share(turn.question, turn.search, tenant=turn.who.tenant)
     if live.output:
-        known_evidence: Evidence | None = Evidence.CERTAIN  # or the previous writer would not have begun a text
+        known_evidence: Evidence | None = Evidence.CERTAIN  # a model writes only with certain evidence
     else:
         known_evidence = answerability.evidence_of_search(
             turn.search.hits, unknown_share, turn.language, services.answerability()

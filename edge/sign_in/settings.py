@@ -42,7 +42,7 @@ class OidcSettings(BaseModel, frozen=True):
         return self.model_copy(update={"tls": self.tls.over(default)})
 
     def check_issuer(self, auth: AuthSettings | None) -> None:
-        """Reject a provider whose access tokens the API would not accept, or whose ID tokens it would.
+        """Check that the provider is an accepted issuer and that its ID tokens cannot pass as access tokens.
 
         Raises:
             ValueError: the provider is not an accepted issuer, or the API's audience is this client.
@@ -50,11 +50,11 @@ class OidcSettings(BaseModel, frozen=True):
         issuers = {each.issuer: each for each in auth.every_issuer()} if auth is not None else {}
         if self.issuer not in issuers:
             raise ValueError(
-                f"OIDC__ISSUER is {self.issuer}, and tokens are accepted of {', '.join(issuers) or 'nobody'}: name it "
-                "in AUTH__ISSUER or AUTH__ISSUERS, with its keys and its map of claims"
+                f"OIDC__ISSUER={self.issuer} is not an accepted issuer (accepted: {', '.join(issuers) or 'none'}): "
+                "add it to AUTH__ISSUER or AUTH__ISSUERS with its keys and claim mapping"
             )
         if issuers[self.issuer].audience == self.client_id:
             raise ValueError(
-                f"OIDC__CLIENT_ID is {self.client_id}, the audience of the API: its ID tokens, which a browser hands "
-                "back when it signs out, would be access tokens. Register the page as a client of its own"
+                f"OIDC__CLIENT_ID={self.client_id} equals the API's audience, so ID tokens would be accepted as access "
+                "tokens: register a separate client for the page"
             )

@@ -223,13 +223,13 @@ class Catalogue:
             return await records.read_version(connection, key)
 
     async def confirm_window(self, key: VersionKey, window: Window) -> bool:
-        """Record that the index has this window, unless the version has another one now; return whether it is recorded.
+        """Mark `window` as written to the index unless the version's window has changed; return whether it was marked.
 
-        Then publish the window's end to the replicas of the chatbot, since the index has the successor's window too.
+        Also publish its end to the chatbots: the successor's window is already in the index (`in_writing_order`).
         """
         columns = rows.window_columns(window)
-        is_same = [VERSIONS.c[name].is_not_distinct_from(value) for name, value in columns.items()]
-        update = records.update_version(key).where(*is_same).values(window_written=WindowWritten.WHOLE)
+        unchanged_columns = [VERSIONS.c[name].is_not_distinct_from(value) for name, value in columns.items()]
+        update = records.update_version(key).where(*unchanged_columns).values(window_written=WindowWritten.WHOLE)
         async with self.write() as connection:
             is_confirmed = (await connection.execute(update)).rowcount == 1
             if is_confirmed and window.visible_until is not None:

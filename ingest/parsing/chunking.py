@@ -208,11 +208,11 @@ class Chunker:
 
     def _pieces(self, text: str, section: _Section, tables: Sequence[_Span]) -> Iterator[tuple[int, str]]:
         """Yield (offset, piece): a table is kept whole or cut between rows; other text is cut by the splitter."""
-        inside = tables[bisect_left(tables, (section.start, 0)) : bisect_left(tables, (section.end, 0))]
-        if inside and self.count(text[section.start : section.end]) <= self._most_tokens:
-            inside = []  # the section is one passage
+        section_tables = tables[bisect_left(tables, (section.start, 0)) : bisect_left(tables, (section.end, 0))]
+        if section_tables and self.count(text[section.start : section.end]) <= self._most_tokens:
+            section_tables = []  # the section is one passage
         prose_start = section.start
-        for table, end in inside:
+        for table, end in section_tables:
             rows = text[table:end].rstrip("\n")
             before = list(self._prose(text, prose_start, table))
             if self.count(rows) > self._most_tokens:

@@ -46,9 +46,9 @@ def parse_html(text: str) -> Parsed:
     """Return a page's content; the title is its <title>, or else its first heading."""
     soup = BeautifulSoup(_XML_PROLOGUE.sub("", text), "lxml")
     title = " ".join(soup.title.get_text().split()) if soup.title else ""
-    hidden = _remove_hidden(soup)
+    left_out = +Counter({LeftOut.ELEMENT: _remove_hidden(soup)})  # unary + drops zero counts
     markdown = to_text(soup)
-    return one_page(Format.HTML, markdown, title or first_heading(markdown), +Counter({LeftOut.ELEMENT: hidden}))
+    return one_page(Format.HTML, markdown, title or first_heading(markdown), left_out)
 
 
 def _remove_hidden(soup: BeautifulSoup) -> int:

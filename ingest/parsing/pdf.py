@@ -25,11 +25,11 @@ from ingest.parsing.pdf_layout import (
     Line,
     Table,
     Upright,
+    drop_repeats,
+    find_running_lines,
     heading_sizes,
-    running_lines,
     to_page,
     with_headers,
-    without_repeats,
 )
 from ingest.parsing.pdf_letters import (
     PlacedLetter,
@@ -112,16 +112,16 @@ def assemble(kind: Format, read: Sequence[ReadPage], title: str) -> Parsed:
     # A scan's only text is often a stray stamp or page number, which is not the document.
     if not tables and letters < 4 * len(pages):
         raise Unreadable(Reason.EMPTY_TEXT, "its pages are blank, or pictures in which no text was recognised")
-    running = running_lines(pages)
+    running_lines = find_running_lines(pages)
     body = [
         block
-        for page, running_here in zip(pages, running, strict=True)
+        for page, page_running_lines in zip(pages, running_lines, strict=True)
         for block in page
-        if isinstance(block, Line) and block not in running_here
+        if isinstance(block, Line) and block not in page_running_lines
     ]
     sizes = heading_sizes(body)
     first_heading = next((line.text for line in body if sizes and line.size_step == sizes[0]), None)
-    final_pages = without_repeats(with_headers(pages, running), running)
+    final_pages = drop_repeats(with_headers(pages, running_lines), running_lines)
     return Parsed(
         format=kind,
         title=title if title and not _FILE_NAME.search(title) else first_heading,
@@ -149,11 +149,11 @@ def _page(document: pypdfium2.PdfDocument, index: int, *, may_be_stamped: bool) 
         remove_replacements(page)
         text = page.get_textpage()
         upright = Upright(turn=_turn(text), sheet=page.get_mediabox())
-        written = list(placed_letters(page, text, upright))
-        letters = list(with_superscripts(written))
-        letter_count = sum(letter.letter.isalnum() for letter in letters if not letter.hidden)
+        plain_letters = list(placed_letters(page, text, upright))
+        letters = list(with_superscripts(plain_letters))
+        letter_count = sum(letter.character.isalnum() for letter in letters if not letter.hidden)
         tables = tables_on_page(page, upright, letters) if letter_count > 0 else []
-        blocks = list(_blocks(text.get_text_range(), written, letters, tables))
+        blocks = list(_blocks(text.get_text_range(), plain_letters, letters, tables))
         text.close()
         lines = [block for block in blocks if isinstance(block, Line)]
         readable = _readable(lines)
@@ -245,15 +245,18 @@ def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
 
 
 def _blocks(
-    text: str, written: Sequence[PlacedLetter], letters: Sequence[PlacedLetter], tables: Sequence[Table]
+    text: str,
+    plain_letters: Sequence[PlacedLetter],
+    letters_with_superscripts: Sequence[PlacedLetter],
+    tables: Sequence[Table],
 ) -> Iterator[Block]:
-    """Yield the page's lines and tables; a table comes at the place of its first letter, and no line has its letters.
+    """Yield the page's lines and tables in order.
 
-    `letters` is `written` with superscript characters. Hidden letters become spaces.
+    A table is yielded where its first letter stands; lines leave out its letters. Hidden letters become spaces.
     """
-    pairs = zip(written, letters, strict=True)
-    replacements = {(old.index, old.letter): " " if old.hidden else new.letter for old, new in pairs}
-    boxes = {letter.index: letter.box for letter in letters if not letter.hidden}
+    pairs = zip(plain_letters, letters_with_superscripts, strict=True)
+    replacements = {(old.index, old.character): " " if old.hidden else new.character for old, new in pairs}
+    boxes = {letter.index: letter.box for letter in plain_letters if not letter.hidden}
     table_of = {index: table for table in tables for index in table.letters}
     yielded_tables: set[int] = set()
     line_start = 0

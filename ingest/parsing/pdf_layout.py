@@ -122,7 +122,7 @@ class Table:
 Block = Line | Table
 
 
-def running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, str]]:
+def find_running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, str]]:
     """Return each page's headers and footers, with the text they share with those of other pages.
 
     These are first or last lines that, apart from the page number, are the same on most of at least three pages. A line
@@ -135,11 +135,11 @@ def running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, str]]
     page_counts: Counter[str] = Counter()
     for keys_of in all_keys:
         page_counts.update({key for keys in keys_of.values() for key in keys})
-    running: list[Mapping[Block, str]] = []
+    running_lines: list[Mapping[Block, str]] = []
     for keys_of in all_keys:
         commonest = {line: max(keys, key=page_counts.__getitem__) for line, keys in keys_of.items() if keys}
-        running.append({line: key for line, key in commonest.items() if page_counts[key] * 2 > len(pages)})
-    return running
+        running_lines.append({line: key for line, key in commonest.items() if page_counts[key] * 2 > len(pages)})
+    return running_lines
 
 
 def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
@@ -173,29 +173,29 @@ def _numbered(text: str, page: int, *, only_marked: bool) -> Iterator[str]:
             yield f"{text[: match.start()]}\0{int(match[0]) - page}{text[match.end() :]}"
 
 
-def without_repeats(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
+def drop_repeats(pages: Sequence[Sequence[Block]], running_lines: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
     """Keep each header and footer only on its first page; a page without other text keeps them."""
     seen: set[str] = set()
     shortened_pages: list[list[Block]] = []
-    for page, running_here in zip(pages, running, strict=True):
-        unseen = [block for block in page if running_here.get(block) not in seen]
+    for page, page_running_lines in zip(pages, running_lines, strict=True):
+        unseen = [b for b in page if b not in page_running_lines or page_running_lines[b] not in seen]
         shortened_pages.append(unseen or list(page))
-        seen.update(running_here.values())
+        seen.update(page_running_lines.values())
     return shortened_pages
 
 
-def with_headers(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
+def with_headers(pages: Sequence[Sequence[Block]], running_lines: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
     """Give a table that continues from the previous page that table's header."""
     completed: list[list[Block]] = []
     last: Block | None = None
     top = max((block.top for page in pages for block in page), default=0.0)
-    for page, running_here in zip(pages, running, strict=True):
+    for page, page_running_lines in zip(pages, running_lines, strict=True):
         blocks = list(page)
-        first = next((block for block in blocks if block not in running_here), None)
+        first = next((block for block in blocks if block not in page_running_lines), None)
         if isinstance(first, Table) and isinstance(last, Table) and last.continues_in(first, top):
             blocks[blocks.index(first)] = last.with_rows_of(first)
         completed.append(blocks)
-        last = next((block for block in reversed(blocks) if block not in running_here), None)
+        last = next((block for block in reversed(blocks) if block not in page_running_lines), None)
     return completed
 
 

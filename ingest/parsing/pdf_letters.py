@@ -29,7 +29,7 @@ class PlacedLetter:
     """A letter: its index in the page's text, and its upright box, as tall as its line."""
 
     index: int
-    letter: str
+    character: str
     box: Box
     hidden: LeftOut | None
 
@@ -120,9 +120,9 @@ def with_superscripts(letters: Iterable[PlacedLetter]) -> Iterator[PlacedLetter]
     for letter in letters:
         is_adjacent = letter.index == last_index + 1
         last_index = letter.index
-        may_be_mark = is_adjacent and letter.letter in _MARKS
-        if may_be_mark and base is not None and base.letter.isalnum() and _is_above(base.box, letter.box):
-            yield replace(letter, letter=as_superscript(letter.letter))
+        may_be_mark = is_adjacent and letter.character in _MARKS
+        if may_be_mark and base is not None and base.character.isalnum() and _is_above(base.box, letter.box):
+            yield replace(letter, character=as_superscript(letter.character))
         else:
             base = letter
             yield letter

@@ -179,13 +179,13 @@ def _table(drawn: Sequence[_Cell], letters: Sequence[PlacedLetter]) -> Table | N
     letters_of_cells = _letters_within(cells, letters)
     if sum(map(bool, letters_of_cells)) < 2:
         return None
-    inside = sorted((letter for cell in letters_of_cells for letter in cell), key=lambda letter: letter.index)
-    if _splits_text(inside, letters):
+    table_letters = sorted((letter for cell in letters_of_cells for letter in cell), key=lambda letter: letter.index)
+    if _splits_text(table_letters, letters):
         return None
     grid, head_spans = _fill_grid(drawn, [_text(cell) for cell in letters_of_cells], columns, rows)
     depth = _header_rows(head_spans, len(rows))
     markdown = to_markdown(grid, header_rows=depth, drop_repeated=True)
-    indices = frozenset(letter.index for letter in inside)
+    indices = frozenset(letter.index for letter in table_letters)
     return Table(markdown=markdown, cells=cells, header_rows=depth, letters=indices)
 
 
@@ -204,9 +204,9 @@ def _letters_within(cells: Sequence[Box], letters: Sequence[PlacedLetter]) -> li
 
 def _text(letters: Sequence[PlacedLetter]) -> str:
     """Join letters, with a space between those that are not adjacent in the page's text."""
-    parts = [one.letter for one in letters[:1]]
+    parts = [letter.character for letter in letters[:1]]
     for before, after in pairwise(letters):
-        parts.append(after.letter if after.index == before.index + 1 else f" {after.letter}")
+        parts.append(after.character if after.index == before.index + 1 else f" {after.character}")
     return "".join(parts)
 
 

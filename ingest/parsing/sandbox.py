@@ -44,12 +44,12 @@ class Restriction(StrEnum):
     NETWORK = "no network: a namespace of its own without interfaces"
     TCP = "no TCP: Landlock"
     WRITES = "no file is made, changed or removed: Landlock"
-    BYTES = "no byte is written to a file: RLIMIT_FSIZE"
+    FILE_WRITES = "no byte is written to a file: RLIMIT_FSIZE"
     READS = "no file is read but the document and the libraries: Landlock"
     CALLS = "no socket, no signal, no look into another process: seccomp"
 
 
-_REQUIRED: Final = (Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.CALLS)
+_REQUIRED: Final = (Restriction.FILE_WRITES, Restriction.WRITES, Restriction.READS, Restriction.CALLS)
 
 
 def missing_restrictions(in_force: Collection[Restriction]) -> list[Restriction]:
@@ -102,7 +102,7 @@ def _apply_restrictions(document: Path | None) -> Iterator[Restriction]:
     """Apply every restriction that the kernel allows to this process; yield each."""
     kernel = ctypes.CDLL(None, use_errno=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    yield Restriction.BYTES
+    yield Restriction.FILE_WRITES
     # Root needs no user namespace, and inside one it couldn't read other owners' files.
     if kernel.unshare(_CLONE_NEWNET) == 0 or kernel.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
         yield Restriction.NETWORK

@@ -195,15 +195,15 @@ def _mark_struck(text: str, font: Font | InlineFont | None) -> str:
 
 
 def _sheet_blocks(rows: Cells, layout: Layout) -> list[str]:
-    """Return a sheet's blocks as tables, each with its titles."""
+    """Render a sheet's blocks as Markdown; a lone header row is merged with the block below it."""
     merged = _fill(rows, layout.merged)
     blocks: list[list[int]] = []
-    for block in _blocks(rows, layout):
+    for block in _split_into_blocks(rows, layout):
         if blocks and _is_header_of([rows[line] for line in blocks[-1]], [rows[line] for line in block], layout):
             blocks[-1] += block
         else:
             blocks.append(block)
-    return [_block(block, rows, merged, layout) for block in blocks]
+    return [_render_block(block, rows, merged, layout) for block in blocks]
 
 
 def _hidden(rows: Cells, layout: Layout) -> Counter[LeftOut]:
@@ -213,7 +213,7 @@ def _hidden(rows: Cells, layout: Layout) -> Counter[LeftOut]:
     return Counter({LeftOut.ROW: in_rows, LeftOut.COLUMN: in_columns})
 
 
-def _blocks(rows: Cells, layout: Layout) -> Iterator[list[int]]:
+def _split_into_blocks(rows: Cells, layout: Layout) -> Iterator[list[int]]:
     """Yield the row numbers of each block between blank rows; hidden rows and columns don't separate blocks."""
     block: list[int] = []
     for number in (number for number in sorted(rows) if number not in layout.hidden_rows):
@@ -247,7 +247,7 @@ def _grid(rows: Sequence[Mapping[int, str]], layout: Layout) -> tuple[list[int],
     return columns, [[row.get(column, "") for column in columns] for row in rows]
 
 
-def _block(block: Sequence[int], rows: Cells, merged: Mapping[int, Sequence[Range]], layout: Layout) -> str:
+def _render_block(block: Sequence[int], rows: Cells, merged: Mapping[int, Sequence[Range]], layout: Layout) -> str:
     """Return a block as its titles and a table."""
     columns, grid = _grid([rows[line] for line in block], layout)
     titles = title_rows(grid)

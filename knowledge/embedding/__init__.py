@@ -1,7 +1,7 @@
 """Dense vectors of passages and questions, from an endpoint or from a model in this process (OpenVINO on a CPU)."""
 
 from knowledge.embedding.embedding import Embedder, open_embedder
-from knowledge.embedding.encoder import read_converted, read_tokenizer
+from knowledge.embedding.encoder import compile_encoder, read_tokenizer
 from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.model_config import read_model_config
 from knowledge.embedding.openvino_cache import GRAPH, TOKENIZER, NotConverted, cached_model, converted_folder
@@ -16,10 +16,10 @@ __all__ = [
     "EmbeddingUnavailable",
     "NotConverted",
     "cached_model",
+    "compile_encoder",
     "converted_folder",
     "hub_folder",
     "open_embedder",
-    "read_converted",
     "read_model_config",
     "read_tokenizer",
 ]

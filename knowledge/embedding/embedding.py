@@ -12,7 +12,7 @@ from threading import Lock, Thread
 from time import monotonic
 from typing import Protocol
 
-from knowledge.embedding.encoder import Encode, LoadEncode, Vectors, read_converted
+from knowledge.embedding.encoder import Encode, LoadEncode, Vectors, compile_encoder
 from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.model_config import ModelConfig, read_model_config
 from knowledge.embedding.openvino_cache import NotConverted, cached_model
@@ -51,7 +51,7 @@ async def open_embedder(settings: EmbedderSettings) -> AsyncGenerator[Embedder]:
             yield served
         return
     if settings.folder is None:
-        raise EmbeddingUnavailable("no embedder is named: set EMBEDDER__FOLDER, EMBEDDER__URL or EMBEDDER__REVISION")
+        raise EmbeddingUnavailable("no embedder configured: set EMBEDDER__FOLDER, EMBEDDER__URL or EMBEDDER__REVISION")
     local = LocalEmbedder(settings.folder, settings, await asyncio.to_thread(read_model_config, settings))
     await local.start()
     try:
@@ -93,11 +93,11 @@ class LocalEmbedder:
         self._waiting_requests = 0
         self._closing = False
         self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
-        # These belong to the worker whose turn it is.
-        self._turn = Lock()
+        # Only the thread that holds `_scheduling_lock` may use these.
+        self._scheduling_lock = Lock()
         self._queries: deque[_Job] = deque()
         self._passages: deque[_Job] = deque()
-        self._ended = False
+        self._inbox_closed = False
 
     async def start(self) -> None:
         """Load the model and warm up every worker.
@@ -169,15 +169,15 @@ class LocalEmbedder:
 
     def _next_batch(self) -> list[_Job]:
         """Return the next batch of jobs, or an empty list when the embedder closes."""
-        with self._turn:
+        with self._scheduling_lock:
             self._empty_inbox()
-            if self._ended:
+            if self._inbox_closed:
                 return []
             return self._next_queries() if self._queries else self._next_passages()
 
     def _empty_inbox(self) -> None:
         """Move all jobs from the inbox to their queues; if there are none anywhere, wait for the first."""
-        while not self._ended:
+        while not self._inbox_closed:
             has_jobs = bool(self._queries or self._passages)
             if not self._receive(0.0 if has_jobs else None):
                 return
@@ -211,7 +211,7 @@ class LocalEmbedder:
         except Empty:
             return False
         if job is None:
-            self._ended = True
+            self._inbox_closed = True
             return False
         queue = self._queries if job.urgent else self._passages
         queue.append(job)
@@ -236,6 +236,6 @@ class LocalEmbedder:
 def _loader(folder: Path, settings: EmbedderSettings) -> LoadEncode:
     """Return the function that each worker calls to get its `encode`."""
     batch = max(settings.query_batch, settings.passage_batch)
-    return read_converted(
+    return compile_encoder(
         cached_model(folder), settings.dtype, workers=settings.workers, threads=settings.threads, batch=batch
     )

@@ -20,11 +20,11 @@ LoadEncode = Callable[[], Encode]
 _DEVICE = "CPU"
 
 
-def read_converted(converted: Path, dtype: DType, *, workers: int, threads: int, batch: int) -> LoadEncode:
-    """Compile the model for concurrent `workers`, each with `threads` OpenVINO threads and `batch` texts at a time.
+def compile_encoder(converted: Path, dtype: DType, *, workers: int, threads: int, batch: int) -> LoadEncode:
+    """Compile the model; return a function that each worker calls once for its own `encode`.
 
-    The workers share the compiled model and the tokenizer, which are read-only; each has its own inference request.
-    The folder may be deleted afterwards.
+    Each of the concurrent `workers` has `threads` OpenVINO threads and encodes `batch` texts at a time. They share the
+    model and the tokenizer, which are read-only. The folder may be deleted afterwards.
 
     Raises:
         OSError, RuntimeError: the converted model cannot be read or compiled.
@@ -42,7 +42,7 @@ def read_converted(converted: Path, dtype: DType, *, workers: int, threads: int,
     tokenizer = read_tokenizer(converted)
     model = core.compile_model(converted / GRAPH, _DEVICE, options)
 
-    def load() -> Encode:
+    def open_request() -> Encode:
         request = model.create_infer_request()
 
         def encode(texts: list[str]) -> Vectors:
@@ -63,7 +63,7 @@ def read_converted(converted: Path, dtype: DType, *, workers: int, threads: int,
 
         return encode
 
-    return load
+    return open_request
 
 
 @cache

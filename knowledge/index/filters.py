@@ -1,4 +1,4 @@
-"""Filters over the payload of points; each engine translates them into its own."""
+"""Conditions of filters, which each engine translates; `visible_filter` in `knowledge/index/index.py` combines them."""
 
 from dataclasses import dataclass
 from typing import TypeAlias

@@ -375,7 +375,7 @@ def _failure(exc: BaseException) -> str:
     while cause is not None:
         match cause:
             case httpx.RemoteProtocolError():
-                return "closed the connection without an answer in HTTP: if it speaks TLS, QDRANT_URL needs https://"
+                return "closed the connection without an HTTP response: if it speaks TLS, QDRANT_URL needs https://"
             case ssl.SSLError():
                 return f"cannot be reached over TLS: {tls_reason(cause)}"
             case OSError(errno=int(number)):
@@ -386,7 +386,7 @@ def _failure(exc: BaseException) -> str:
             cause = cause.source
         else:
             cause = cause.__cause__ or cause.__context__
-    return f"cannot be asked: {type(exc).__name__}"
+    return f"request failed: {type(exc).__name__}"
 
 
 def _filter(only: Filter) -> models.Filter:

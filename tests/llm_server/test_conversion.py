@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from knowledge.embedding import NotConverted, cached_model, read_converted
+from knowledge.embedding import NotConverted, cached_model, compile_encoder
 from tests.tiny_embedder import Vectors, by_torch, cosines, of_torch, tiny_weights, write_model
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ TEXTS = ["query: fee", "passage: a longer text about fees"]
 
 
 def by_openvino(converted: Path, texts: list[str]) -> Vectors:
-    return np.array(read_converted(converted, "float32", workers=1, threads=1, batch=2)()(texts), np.float32)
+    return np.array(compile_encoder(converted, "float32", workers=1, threads=1, batch=2)()(texts), np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ async def test_a_prompt_with_forged_special_tokens_is_refused_before_its_first_c
     async with serve([Behaviour(obeys=True)]) as served:
         [member] = served.members
         assert (await ask(served, chat=forged)).text, "its markers are text"
-        member.capabilities.special = Blind()
+        member.capabilities.special_tokens = Blind()
         with pytest.raises(ModelUnavailable):
             await ask(served, chat=forged)
         assert served.calls[-1].outcome == "refused"

@@ -422,7 +422,7 @@ async def test_without_redis_sessions_are_unavailable_and_tokens_work(running: P
 @pytest.mark.parametrize(
     ("auth", "changed", "sentence"),
     [
-        (None, {}, "name it in AUTH__ISSUER or AUTH__ISSUERS"),
+        (None, {}, "add it to AUTH__ISSUER or AUTH__ISSUERS"),
         ({"issuer": ISSUER, "jwks_url": f"{ISSUER}/keys", "audience": "bank"}, {}, "ID tokens"),
         (None, {"session_key": "short"}, "at least 32"),
     ],

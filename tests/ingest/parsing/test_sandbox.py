@@ -78,7 +78,7 @@ def test_the_reading_process_reaches_no_network() -> None:
 def test_every_restriction_that_this_kernel_has_is_in_force(capsys: pytest.CaptureFixture[str]) -> None:
     # The kernel's answer, not the sandbox's: below 1 it has no Landlock, or the container forbids it.
     taken, version = available_restrictions(), ctypes.CDLL(None).syscall(LANDLOCK, None, ctypes.c_size_t(0), 1)
-    assert Restriction.BYTES in taken
+    assert Restriction.FILE_WRITES in taken
     assert (Restriction.WRITES in taken) == (Restriction.READS in taken) == (version >= 1)
     assert (Restriction.CALLS in taken) == (platform.machine() in {"x86_64", "aarch64"})
     assert (Restriction.TCP in taken) == (version >= FIRST_WITH_TCP)
@@ -134,7 +134,7 @@ def test_the_reading_process_sends_no_signal_and_opens_no_socket(user: int | Non
 
 
 ALL = tuple(Restriction)
-BYTES, WRITES, READS, CALLS = Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.CALLS
+BYTES, WRITES, READS, CALLS = Restriction.FILE_WRITES, Restriction.WRITES, Restriction.READS, Restriction.CALLS
 # The default seccomp profile of a pod forbids namespaces.
 IN_A_POD = (BYTES, WRITES, Restriction.TCP, READS, CALLS)
 

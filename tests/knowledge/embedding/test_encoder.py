@@ -8,7 +8,7 @@ import numpy as np
 import openvino
 import pytest
 
-from knowledge.embedding.encoder import DType, LoadEncode, read_converted
+from knowledge.embedding.encoder import DType, LoadEncode, compile_encoder
 from knowledge.embedding.openvino_cache import cached_model
 from tests.tiny_embedder import Vectors, by_torch, cosines, of_torch, tiny_weights
 
@@ -25,7 +25,7 @@ TEXTS = [SHORT[0], SHORT[2], "passage: A transfer to another bank costs 500 won 
 
 
 def loader(folder: Path, dtype: DType, *, workers: int = 1, batch: int = 16) -> LoadEncode:
-    return read_converted(cached_model(folder), dtype, workers=workers, threads=1, batch=batch)
+    return compile_encoder(cached_model(folder), dtype, workers=workers, threads=1, batch=batch)
 
 
 @pytest.fixture(scope="module")
