@@ -21,7 +21,7 @@ from chatbot.redis_client import RedisBreakerSettings
 from chatbot.retrieval import RerankerSettings
 from chatbot.services import TurnSettings
 from chatbot.streams import AnswerLogSettings, AnswerSettings, IdempotencySettings
-from edge import RedisUrl, ServerTlsSettings, refuse_what_is_no_number, wrong_settings
+from edge import RedisUrl, ServerTlsSettings, reject_invalid_numbers, wrong_settings
 from edge.sign_in import OidcSettings
 from knowledge.bank import BankFile
 from knowledge.embedding import EmbedderSettings
@@ -89,7 +89,7 @@ class CommandSettings(EncryptedSettings):
 
     @model_validator(mode="after")
     def _numbers_are_numbers(self) -> Self:
-        refuse_what_is_no_number(self)
+        reject_invalid_numbers(self)
         return self
 
     @property

@@ -10,7 +10,7 @@ from edge.listening import PortTaken, bind, listening
 from edge.openapi import Api
 from edge.page import serve_page
 from edge.problems import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
-from edge.wrong_settings import RedisUrl, refuse_what_is_no_number, wrong_settings
+from edge.wrong_settings import RedisUrl, reject_invalid_numbers, wrong_settings
 
 __all__ = [
     "PROBLEM_JSON",
@@ -26,7 +26,7 @@ __all__ = [
     "invalid_fields",
     "listening",
     "problem_json",
-    "refuse_what_is_no_number",
+    "reject_invalid_numbers",
     "security_headers",
     "serve_page",
     "wrong_settings",

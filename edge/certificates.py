@@ -67,22 +67,22 @@ async def shown_certificate(settings: ServerTlsSettings) -> AsyncGenerator[ssl.S
     if settings.client_ca_file is not None:
         context.load_verify_locations(settings.client_ca_file)
         context.verify_mode = ssl.CERT_REQUIRED
-    written = await anyio.to_thread.run_sync(_written, settings)
+    file_states = await anyio.to_thread.run_sync(_file_states, settings)
     load_certificate(context, settings.cert_file, settings.key_file)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(supervise, "certificate", partial(_reload, context, settings, settings.cert_file, written))
+        tasks.start_soon(supervise, "certificate", partial(_reload, context, settings, settings.cert_file, file_states))
         yield context
         tasks.cancel_scope.cancel()
 
 
 async def _reload(
-    context: ssl.SSLContext, settings: ServerTlsSettings, cert_file: Path, written: tuple[int, ...]
+    context: ssl.SSLContext, settings: ServerTlsSettings, cert_file: Path, file_states: tuple[int, ...]
 ) -> None:
     """Load the certificate when its files change; an unusable one is logged once, and the previous one stays."""
     while True:
         await anyio.sleep(LOOK_SECONDS)
-        before, written = written, await anyio.to_thread.run_sync(_written, settings)
-        if written == before:
+        before, file_states = file_states, await anyio.to_thread.run_sync(_file_states, settings)
+        if file_states == before:
             continue
         try:
             # Test in another context first: loading a mismatched certificate and key would replace one of the two.
@@ -94,7 +94,7 @@ async def _reload(
             log.warning("certificate_load_failed", file=str(cert_file), reason=tls_reason(exc) or exc.strerror)
 
 
-def _written(settings: ServerTlsSettings) -> tuple[int, ...]:
+def _file_states(settings: ServerTlsSettings) -> tuple[int, ...]:
     """Return modification times, inodes and sizes of the existing files, which change with them (blocking)."""
     paths = (settings.cert_file, settings.key_file)
     states = [path.stat() for path in paths if path is not None and path.exists()]

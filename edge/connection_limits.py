@@ -40,9 +40,9 @@ def allow_files() -> None:
     With those, customers' connections would leave too few for the models and Redis.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, _MOST_FILES) if hard > 0 else _MOST_FILES
-    if 0 < soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    new_limit = min(hard, _MOST_FILES) if hard > 0 else _MOST_FILES
+    if 0 < soft < new_limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (new_limit, hard))
 
 
 def most_connections() -> int:
@@ -77,37 +77,37 @@ class LimitedConnection(HttpToolsProtocol):
         self._limits = limits
         self._tls = tls
         self._in_handshake = tls is not None
-        self._early = b""
+        self._early_data = b""
         self._wire: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
         self.opened_at = self.loop.time()
         self._in_head = True
         self._fed = self._body = self._body_before = 0
         self._reply_timer: asyncio.TimerHandle | None = None
-        self._unacked = 0
-        self._taken_at = self.opened_at
-        self._running: RequestResponseCycle | None = None
+        self._unacknowledged_before = 0
+        self._last_read_at = self.opened_at
+        self._current_cycle: RequestResponseCycle | None = None
 
     @property
-    def waits(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether the connection is idle: no request in progress, and not closing."""
         answered = self.cycle is None or self.cycle.response_complete
         # Closing connections are still in the set; without this check, many new ones would all close the same one.
         return self._in_head and answered and not self.transport.is_closing()
 
     @property
-    def _stands(self) -> bool:
+    def _is_blocked(self) -> bool:
         """Whether writing is blocked until the client reads."""
         is_full = self.flow is not None and self.flow.write_paused
-        return is_full or (self.transport.is_closing() and self._untaken > 0)
+        return is_full or (self.transport.is_closing() and self._buffered_bytes > 0)
 
     @property
     def stalled_for(self) -> float:
         """The seconds since the client last read from a blocked reply; 0 if writing is not blocked."""
-        return self.loop.time() - self._taken_at if self._reply_timer is not None and self._stands else 0.0
+        return self.loop.time() - self._last_read_at if self._reply_timer is not None and self._is_blocked else 0.0
 
     @property
-    def _untaken(self) -> int:
+    def _buffered_bytes(self) -> int:
         """The bytes buffered in this process for the client, in the TLS layer and in the TCP transport below."""
         try:
             above = 0 if self._wire is self.transport else self.transport.get_write_buffer_size()
@@ -118,7 +118,7 @@ class LimitedConnection(HttpToolsProtocol):
     def _unacknowledged(self) -> int:
         """Return the bytes that the client has not acknowledged, the kernel's buffer (up to megabytes) included."""
         in_kernel = fcntl.ioctl(self._wire.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4))
-        return self._untaken + int.from_bytes(in_kernel, sys.byteorder)
+        return self._buffered_bytes + int.from_bytes(in_kernel, sys.byteorder)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
         self._wire = transport
@@ -154,8 +154,8 @@ class LimitedConnection(HttpToolsProtocol):
             self.connections.discard(self)
             return
         super().connection_made(encrypted)
-        if self._early:
-            self.data_received(self._early)
+        if self._early_data:
+            self.data_received(self._early_data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -164,7 +164,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._in_handshake:
-            self._early += data
+            self._early_data += data
             return
         start = 0
         while start < len(data):
@@ -232,7 +232,7 @@ class LimitedConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
+        self._current_cycle = cycle
         super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
@@ -246,21 +246,21 @@ class LimitedConnection(HttpToolsProtocol):
     def _watch_reply(self) -> None:
         """Check periodically whether the client reads the buffered reply."""
         self._stop_watch()
-        if self._untaken:
-            self._unacked, self._taken_at = self._unacknowledged(), self.loop.time()
-            self._reply_timer = self.loop.call_later(self._limits.stalled_seconds, self._look_at_reply)
+        if self._buffered_bytes:
+            self._unacknowledged_before, self._last_read_at = self._unacknowledged(), self.loop.time()
+            self._reply_timer = self.loop.call_later(self._limits.stalled_seconds, self._check_reply)
 
-    def _look_at_reply(self) -> None:
+    def _check_reply(self) -> None:
         self._reply_timer = None
-        if not self._stands:
+        if not self._is_blocked:
             return
-        unacked, now = self._unacknowledged(), self.loop.time()
-        if unacked < self._unacked:  # while blocked, nothing is added
-            self._unacked, self._taken_at = unacked, now
-        if now - self._taken_at >= self._limits.reply_seconds:
+        unacknowledged, now = self._unacknowledged(), self.loop.time()
+        if unacknowledged < self._unacknowledged_before:  # while blocked, nothing is added
+            self._unacknowledged_before, self._last_read_at = unacknowledged, now
+        if now - self._last_read_at >= self._limits.reply_seconds:
             self.break_off()
         else:
-            self._reply_timer = self.loop.call_later(self._limits.stalled_seconds, self._look_at_reply)
+            self._reply_timer = self.loop.call_later(self._limits.stalled_seconds, self._check_reply)
 
     def _stop_watch(self) -> None:
         if self._reply_timer is not None:
@@ -280,11 +280,11 @@ class LimitedConnection(HttpToolsProtocol):
 
     def _make_room(self) -> None:
         """Close the oldest idle connection; else the longest-stalled one, or this one."""
-        ours = [other for other in self.connections if isinstance(other, LimitedConnection)]
-        if waiting := [other for other in ours if other.waits and other is not self]:
-            min(waiting, key=lambda other: other.opened_at).refuse(b"503 Service Unavailable")
+        limited = [other for other in self.connections if isinstance(other, LimitedConnection)]
+        if idle := [other for other in limited if other.is_idle and other is not self]:
+            min(idle, key=lambda other: other.opened_at).refuse(b"503 Service Unavailable")
             return
-        longest = max(ours, key=lambda other: other.stalled_for)
+        longest = max(limited, key=lambda other: other.stalled_for)
         if longest.stalled_for >= self._limits.stalled_seconds:
             longest.break_off()
         else:
@@ -297,8 +297,8 @@ class LimitedConnection(HttpToolsProtocol):
             self.transport.abort()
         if self.transport.is_closing():
             return
-        running = self._running
-        if running is None or running.response_complete or not running.response_started:
+        cycle = self._current_cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         self.transport.close()
 

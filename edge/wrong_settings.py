@@ -30,26 +30,26 @@ def _of_a_redis(url: SecretStr) -> SecretStr:
 RedisUrl = Annotated[SecretStr, AfterValidator(_of_a_redis)]
 
 
-def refuse_what_is_no_number(settings: BaseModel) -> None:
+def reject_invalid_numbers(settings: BaseModel) -> None:
     """Reject `nan`, `inf` and negative seconds in a service's settings, nested ones included.
 
     Raises:
         ValueError: such values exist; the message names every variable.
     """
-    if wrong := [*_no_numbers(settings, ())]:
+    if wrong := [*_invalid_numbers(settings, ())]:
         raise ValueError("; ".join(wrong))
 
 
-def _no_numbers(settings: BaseModel, where: tuple[str, ...]) -> Iterator[str]:
+def _invalid_numbers(settings: BaseModel, where: tuple[str, ...]) -> Iterator[str]:
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         variable = "__".join((*where, name)).upper()
         if isinstance(value, BaseModel):
-            yield from _no_numbers(value, (*where, name))
+            yield from _invalid_numbers(value, (*where, name))
         elif isinstance(value, float) and not math.isfinite(value):
-            yield f"{variable} is to be a number, and not {value}"
+            yield f"{variable} must be a number, not {value}"
         elif isinstance(value, int | float) and value < 0 and (field.description or "").startswith("seconds"):
-            yield f"{variable} is to be 0 seconds or more, and not {value}"
+            yield f"{variable} must be at least 0 seconds, not {value}"
 
 
 def wrong_settings(
@@ -60,12 +60,12 @@ def wrong_settings(
     `variables` is the environment, needed because JSON errors lack the full name.
     """
     if isinstance(error, ValidationError):
-        for one in error.errors():
-            if one["type"] == "missing":
-                yield from _missing(kind, one["loc"])
+        for item in error.errors():
+            if item["type"] == "missing":
+                yield from _missing(kind, item["loc"])
                 continue
-            name = "__".join(str(part) for part in one["loc"]).upper()
-            yield f"{name + ': ' if name else ''}{one['msg'].removeprefix('Value error, ')}"
+            name = "__".join(str(part) for part in item["loc"]).upper()
+            yield f"{name + ': ' if name else ''}{item['msg'].removeprefix('Value error, ')}"
         return
     cause = error.__cause__
     field = re.search(r'field "(\w+)"', str(error))
@@ -75,7 +75,7 @@ def wrong_settings(
         return
     named = {variable.upper() for variable, value in variables.items() if value == cause.doc}
     for name in sorted(name for name in named if name.startswith(prefix)) or [prefix or "a variable"]:
-        yield f"{name}: is to be JSON, texts in double quotes ({cause.msg}, character {cause.pos + 1})"
+        yield f"{name}: must be JSON with texts in double quotes ({cause.msg}, character {cause.pos + 1})"
 
 
 def _missing(kind: type[BaseModel], place: Sequence[str | int], prefix: str = "") -> Iterator[str]:

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, PositiveInt, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from edge import RedisUrl, ServerTlsSettings, refuse_what_is_no_number
+from edge import RedisUrl, ServerTlsSettings, reject_invalid_numbers
 from edge.sign_in import OidcSettings
 from ingest.parsing import ChunkSettings, ParserSettings
 from ingest.services import PipelineSettings
@@ -97,7 +97,7 @@ class Settings(EncryptedSettings):
 
     @model_validator(mode="after")
     def _check_numbers(self) -> Self:
-        refuse_what_is_no_number(self)
+        reject_invalid_numbers(self)
         return self
 
     @model_validator(mode="after")

@@ -40,8 +40,8 @@ class CheckedUnit:
 
     def share(self, sentence: str) -> float:
         """Return the weighted share in [0, 1] of a sentence's content that the unit contains."""
-        wanted = features(sentence)
-        return self._weight(wanted & self.content) / (self._weight(wanted) or 1.0)
+        sentence_features = features(sentence)
+        return self._weight(sentence_features & self.content) / (self._weight(sentence_features) or 1.0)
 
     def _weight(self, words: frozenset[str]) -> float:
         return math.fsum(self.weights.get(word, 1.0) for word in words)
@@ -50,9 +50,9 @@ class CheckedUnit:
         """Return whether the unit supports a complete sentence, judged by content, numbers and polarity."""
         if self.share(sentence) < _LEAST_SHARE or not self.states(sentence):
             return False
-        wanted = features(sentence)
-        nearest = max(self.sentences, key=lambda other: len(features(other) & wanted), default="")
-        return same_polarity(sentence, nearest)
+        sentence_features = features(sentence)
+        nearest_sentence = max(self.sentences, key=lambda other: len(features(other) & sentence_features), default="")
+        return same_polarity(sentence, nearest_sentence)
 
     def states(self, sentence: str) -> bool:
         """Return whether the unit states all numbers of a sentence, in the named table row, for the same product."""
@@ -89,11 +89,11 @@ def checked_units(sources: Sequence[Passage], *, question: str, contact: str) ->
     names = [features(f"{passage.title} {passage.product or ''}") for passage in sources]
     contents = [features(f"{passage.heading} {passage.text}") for passage in sources]
     question_words, telephone = features(question), QuantifiedText.read(contact)
-    numbered = [(n, text) for n, passage in enumerate(sources, 1) for text in units_of(passage)]
-    counts = Counter(word for _, text in numbered for word in features(text))
-    weights = {word: math.log(1 + len(numbered) / count) for word, count in counts.items()}
+    numbered_units = [(n, text) for n, passage in enumerate(sources, 1) for text in units_of(passage)]
+    counts = Counter(word for _, text in numbered_units for word in features(text))
+    weights = {word: math.log(1 + len(numbered_units) / count) for word, count in counts.items()}
     units = []
-    for n, text in numbered:
+    for n, text in numbered_units:
         passage = sources[n - 1]
         other_names = frozenset[str]().union(*(name for m, name in enumerate(names, 1) if m != n))
         lines = text.splitlines()
@@ -120,13 +120,13 @@ def checked_units(sources: Sequence[Passage], *, question: str, contact: str) ->
 
 def _named_rows(rows: Sequence[str], sentence: str) -> list[str]:
     """Return the rows whose labels share the most with a sentence; a table's only row need not match."""
-    wanted, claimed = features(sentence), QuantifiedText.read(sentence)
+    sentence_features, claimed = features(sentence), QuantifiedText.read(sentence)
     labels = [row.strip().strip("|").split("|")[0] for row in rows[1:]]
-    shared = [
-        len(features(label) & wanted) + sum(claimed.supports(quantity) for quantity in quantities(label))
+    shared_counts = [
+        len(features(label) & sentence_features) + sum(claimed.supports(quantity) for quantity in quantities(label))
         for label in labels
     ]
-    most = max(shared, default=0)
-    if most == 0 and len(labels) > 1:
+    most_shared = max(shared_counts, default=0)
+    if most_shared == 0 and len(labels) > 1:
         return []
-    return [row for row, count in zip(rows[1:], shared, strict=True) if count == most]
+    return [row for row, count in zip(rows[1:], shared_counts, strict=True) if count == most_shared]

@@ -144,7 +144,7 @@ class Generation:
         self._earlier_tokens = self.answer.tokens  # of earlier endpoints: they are part of this endpoint's prompt
         self.prompt_ids: Sequence[int] = ()  # of the current endpoint's rendered prompt, if it sends them
         opens_thinking = capabilities.opens_thinking and self._chat.thinks and not self.started
-        self._filter = ThinkingFilter(begins_inside=opens_thinking)
+        self._filter = ThinkingFilter(begins_in_thinking=opens_thinking)
         self._held_ids: list[int] = []
         self._held_text = ""
         self._held_tokens = 0
@@ -174,7 +174,7 @@ class Generation:
     @property
     def in_thinking(self) -> bool:
         """Whether a thinking block is open."""
-        return self._filter.inside
+        return self._filter.in_thinking
 
     def can_continue_on(self, capabilities: Capabilities) -> bool:
         """Return whether an endpoint can begin the answer, or continue it if it has started."""
@@ -229,14 +229,14 @@ class Generation:
 
     def _add_unfiltered(self, text: str, ids: Sequence[int]) -> Iterable[Delta | Thought]:
         """Add text that may be the answer's, or thinking between tags."""
-        if not (text or self._filter.inside):  # an incomplete character or a marker
+        if not (text or self._filter.in_thinking):  # an incomplete character or a marker
             self._held_ids += ids
             self._held_tokens += len(ids)
             return ()
         tokens = len(ids) or self._count(text)
-        was_inside = self._filter.inside
+        was_in_thinking = self._filter.in_thinking
         answer_text = self._filter.feed(text)
-        if not answer_text and (was_inside or self._filter.inside):
+        if not answer_text and (was_in_thinking or self._filter.in_thinking):
             return self._add_thinking(tokens, ids)
         return self._add_answer(answer_text, tokens, ids)
 
@@ -269,7 +269,7 @@ class Generation:
         most_tokens = self._sampling.max_tokens * (1 if self._capabilities.token_ids else _ESTIMATE_FACTOR)
         if self.answer.tokens + self._held_tokens >= most_tokens:
             self.ended = True
-        if self._filter.held and not self.ended:  # the filter holds text of the last ids
+        if self._filter.held_text and not self.ended:  # the filter holds text of the last ids
             return ()
         text = self._held_text
         if self._capabilities.continues_text and not self.ended:

@@ -282,9 +282,9 @@ class Pool:
         async with anyio.create_task_group() as tasks:
             while True:
                 await anyio.sleep(_PROBE_EVERY)
-                due_endpoints = [each for each in self.members if each.breaker.due and not each.stopped]
+                due_endpoints = [member for member in self.members if member.breaker.due and not member.stopped]
                 if due_endpoints:
-                    tasks.start_soon(self.probe, min(due_endpoints, key=lambda each: each.breaker.due_since))
+                    tasks.start_soon(self.probe, min(due_endpoints, key=lambda member: member.breaker.due_since))
 
     async def probe(self, endpoint: Endpoint) -> None:
         """Probe an endpoint if its breaker is due for it: detect its capabilities, and generate a token.

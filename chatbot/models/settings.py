@@ -58,7 +58,7 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     urls: _Urls = Field(min_length=1)
     follow_dns: bool = Field(
         default=False,
-        description="Makes each address of the hosts in `urls` an endpoint of its own; names are resolved every 5 s.",
+        description="Makes each address of the hosts in `urls` a separate endpoint; names are resolved every 5 s.",
     )
     group: Group = "primary"
     weight: float | None = Field(None, ge=0, lt=1, description="A canary gets this share of the conversations.")
@@ -115,7 +115,7 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
         if groups.count("canary") > 1:
             raise ValueError("at most one entry may be of the group `canary`")
         if len(self.names) < len(self.root):
-            raise ValueError("every entry needs a name of its own: it is what `chatbot stop --model` takes")
+            raise ValueError("names of entries must be unique: `chatbot stop --model` selects an entry by its name")
         return self
 
     @property

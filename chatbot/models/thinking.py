@@ -20,48 +20,48 @@ _MAY_BEGIN = re.compile("[" + re.escape("".join({tag[0] for tag in _ALL})) + "]"
 
 
 class ThinkingFilter:
-    """Extracts the answer's text from a model's output; `inside` while a thinking block is open.
+    """Extracts the answer's text from a model's output; `in_thinking` while a thinking block is open.
 
-    The end of a text that may be the beginning of a tag is `held` until the next text.
+    The end of a text that may be the beginning of a tag is held back as `held_text` until the next text.
     """
 
-    def __init__(self, *, begins_inside: bool = False) -> None:
-        """`begins_inside`: the prompt has already opened a thinking block."""
-        self.inside = begins_inside
-        self._strips_whitespace = begins_inside  # around the thinking; it is not part of the answer
-        self.held = ""
+    def __init__(self, *, begins_in_thinking: bool = False) -> None:
+        """`begins_in_thinking`: the prompt has already opened a thinking block."""
+        self.in_thinking = begins_in_thinking
+        self._strips_whitespace = begins_in_thinking  # around the thinking; it is not part of the answer
+        self.held_text = ""
 
     def end_block(self) -> None:
         """Treat the following text as the answer, because the server separates the thinking itself."""
-        self.inside = False
+        self.in_thinking = False
         self._strips_whitespace = True
 
     def feed(self, text: str) -> str:
         """Return the part of the next text that belongs to the answer."""
-        if not (self.inside or self.held or self._strips_whitespace or _MAY_BEGIN.search(text)):
+        if not (self.in_thinking or self.held_text or self._strips_whitespace or _MAY_BEGIN.search(text)):
             return text
-        text = self.held + text
+        text = self.held_text + text
         held_length = max((len(part) for part in _PARTS if text.endswith(part)), default=0)
         held_start = len(text) - held_length
-        self.held = text[held_start:]
+        self.held_text = text[held_start:]
         answer = ""
         start = 0
         for tag in _ANY.finditer(text, 0, held_start):
-            answer += self._outside(text[start : tag.start()])
-            self.inside = tag[0] in _OPENING
+            answer += self._answer_text(text[start : tag.start()])
+            self.in_thinking = tag[0] in _OPENING
             self._strips_whitespace = True
             start = tag.end()
-        return answer + self._outside(text[start:held_start])
+        return answer + self._answer_text(text[start:held_start])
 
     def close(self) -> str:
         """Return the held text if it belongs to the answer; the output has ended."""
-        held = self.held
-        self.held = ""
-        return self._outside(held)
+        text = self.held_text
+        self.held_text = ""
+        return self._answer_text(text)
 
-    def _outside(self, text: str) -> str:
+    def _answer_text(self, text: str) -> str:
         """Return the text if no thinking block is open, without whitespace that follows a block."""
-        if self.inside:
+        if self.in_thinking:
             return ""
         if self._strips_whitespace:
             text = text.lstrip()

@@ -27,12 +27,12 @@ class QuotedAnswer:
 
 
 def quoting_answer(
-    candidates: Sequence[Candidate], sources: Sequence[Passage], language: Language, *, certain: bool
+    candidates: Sequence[Candidate], sources: Sequence[Passage], language: Language, *, is_certain: bool
 ) -> QuotedAnswer:
     """Return an answer that quotes the candidates in order; empty without candidates."""
     if not candidates:
         return QuotedAnswer()
-    text = (_INTRODUCTION if certain else NOT_CERTAIN)[language]
+    text = (_INTRODUCTION if is_certain else NOT_CERTAIN)[language]
     events: list[Event] = []
     for candidate in candidates:
         start = len(text) + len("\n\n")

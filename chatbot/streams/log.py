@@ -289,7 +289,7 @@ class AnswerLog:
         reply = await self._run(self._touch, keys, [msgspec.msgpack.encode(options)])
         return dict(zip(customers, msgspec.msgpack.decode(reply, type=list[AnswerProgress]), strict=True))
 
-    async def lapsed(self) -> list[tuple[str, AnswerId, float]]:
+    async def lapsed_answers(self) -> list[tuple[str, AnswerId, float]]:
         """Return the answers with a lapsed lease: tenant, id and the seconds since the lapse."""
         seconds, micros = await self._breaker.call(self._redis.time)
         now_ms = seconds * 1000 + micros // 1000
@@ -297,7 +297,7 @@ class AnswerLog:
         lease_ends = cast("list[tuple[bytes, float]]", await self._breaker.call(read))
         return [(*_answer_of(key.decode()), (now_ms - lease_end) / 1000) for key, lease_end in lease_ends]
 
-    async def running(self, tenants: Mapping[AnswerId, str]) -> set[AnswerId]:
+    async def running_answers(self, tenants: Mapping[AnswerId, str]) -> set[AnswerId]:
         """Return the answers that have not ended, of those in `tenants`."""
         if not tenants:
             return set()

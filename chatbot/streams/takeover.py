@@ -69,7 +69,7 @@ class Takeover:
         while True:
             await anyio.sleep(self._parts.settings.heartbeat)
             with suppress(StoreUnavailable):
-                for tenant, answer_id, lapsed_for in await self._log.lapsed():
+                for tenant, answer_id, lapsed_for in await self._log.lapsed_answers():
                     reason = self._reason_for(answer_id, lapsed_for)
                     if reason is not None:
                         with contained("takeover", self._parts.on_failure):

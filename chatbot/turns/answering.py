@@ -276,7 +276,7 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
         elif is_written and evidence is Evidence.CERTAIN:
             await write_answer(answering, place)
         else:
-            await quote_answer(answering, place, certain=evidence is Evidence.CERTAIN)
+            await quote_answer(answering, place, is_certain=evidence is Evidence.CERTAIN)
 
 
 async def probe_evidence(answering: Answering, unknown_share: float, place: Place) -> Evidence:
@@ -319,13 +319,13 @@ async def probabilities(
     return shares
 
 
-async def quote_answer(answering: Answering, place: Place, *, certain: bool) -> None:
+async def quote_answer(answering: Answering, place: Place, *, is_certain: bool) -> None:
     """Quote the units that rank close, or those of them that a fast model chooses."""
     turn, ranked = answering.turn, answering.ranked_units
     if not ranked:
         answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
         return
-    if certain and answering.model_chooses_unit:
+    if is_certain and answering.model_chooses_unit:
         chosen = await choose_units(ranked[:CHOSEN_FROM], answering, place)
     else:
         chosen = close_candidates(ranked)
@@ -334,7 +334,7 @@ async def quote_answer(answering: Answering, place: Place, *, certain: bool) -> 
     if all(unit.text in turn.quoted_before for unit in chosen):  # a follow-up asks for more than the previous answer
         not_quoted_before = tuple(unit for unit in ranked if unit.text not in turn.quoted_before)
         chosen += not_quoted_before[:1]
-    answering.show_quotes(quoting_answer(chosen, turn.prompt_passages, turn.language, certain=certain).events)
+    answering.show_quotes(quoting_answer(chosen, turn.prompt_passages, turn.language, is_certain=is_certain).events)
 
 
 async def choose_units(ranked: tuple[Candidate, ...], answering: Answering, place: Place) -> tuple[Candidate, ...]:
@@ -415,7 +415,7 @@ def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     if answering.revoked():
         answering.show_canned_reply(CannedReply.EMERGENCY)
         return
-    quote = quoting_answer(answering.ranked_units[:1], turn.prompt_passages, turn.language, certain=True)
+    quote = quoting_answer(answering.ranked_units[:1], turn.prompt_passages, turn.language, is_certain=True)
     has_quote = quote.text != ""
     answering.degrade(DegradationLevel.QUOTED if has_quote else DegradationLevel.HANDOFF)
     answering.show(quote.events)

@@ -49,7 +49,7 @@ class OrphanedRecords:
         """Return the records that are orphaned now."""
         older_than = self._now() - self._least_age
         rows = await self._audit.unclosed(older_than=older_than, since=older_than - _WINDOW_SECONDS)
-        running = await self._log.running({AnswerId(row.answer_id): row.tenant for row in rows})
+        running = await self._log.running_answers({AnswerId(row.answer_id): row.tenant for row in rows})
         return [row for row in rows if row.answer_id not in running]
 
     async def close(self, first_scan: Collection[str]) -> int:

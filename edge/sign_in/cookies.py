@@ -29,9 +29,9 @@ def cookie(request: Request, name: str) -> str:
     Names are compared byte by byte. Starlette strips more characters than browsers do, so it would accept a
     sibling domain's `\\xa0__Host-session`, which Chromium allows to be set with a Domain, as ours.
     """
-    ours = f"{_named(request, name)}="
-    sent = (each.strip(" \t") for header in request.headers.getlist("cookie") for each in header.split(";"))
-    return next((each.removeprefix(ours) for each in sent if each.startswith(ours)), "")
+    prefix = f"{_named(request, name)}="
+    pairs = (pair.strip(" \t") for header in request.headers.getlist("cookie") for pair in header.split(";"))
+    return next((pair.removeprefix(prefix) for pair in pairs if pair.startswith(prefix)), "")
 
 
 def set_cookie(request: Request, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:

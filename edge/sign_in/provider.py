@@ -68,15 +68,15 @@ class Provider:
         self._clock = clock
         self._metadata: Metadata | None = None
         self._is_away = False
-        self._asked_at = float("-inf")
-        self._asking = anyio.Lock()
+        self._metadata_read_at = float("-inf")
+        self._metadata_lock = anyio.Lock()
         self._codes = anyio.CapacityLimiter(_MOST_CODES)
 
     async def metadata(self, *, fresh: bool = False) -> Metadata:
         """Return the metadata, at most `_FRESH_SECONDS` old if `fresh`; concurrent callers share one request."""
         if self._metadata is None or fresh:
-            async with self._asking:
-                if self._clock() - self._asked_at > _FRESH_SECONDS:
+            async with self._metadata_lock:
+                if self._clock() - self._metadata_read_at > _FRESH_SECONDS:
                     await self._read_metadata()
         if self._metadata is None or (fresh and self._is_away):
             raise SignInUnavailable("the identity provider is unavailable")
@@ -92,9 +92,9 @@ class Provider:
         try:
             document = await self._ask(read)
         except SignInUnavailable:
-            self._is_away, self._asked_at = True, self._clock()
+            self._is_away, self._metadata_read_at = True, self._clock()
             return
-        self._is_away, self._asked_at = document.issuer != self._settings.issuer, self._clock()
+        self._is_away, self._metadata_read_at = document.issuer != self._settings.issuer, self._clock()
         if self._is_away:
             log.error("identity_provider_issuer_mismatch", issuer=self._settings.issuer)
         else:
@@ -156,8 +156,9 @@ class Provider:
 
     def _client(self, redirect_uri: str | None = None) -> AsyncOAuth2Client:
         """Return a single-use client, because Authlib's client keeps the last tokens."""
-        given = self._settings.client_secret
-        secret = given.get_secret_value() if given is not None else ""  # empty for a public client in the chart
+        client_secret = self._settings.client_secret
+        # The chart sets an empty secret for a public client.
+        secret = client_secret.get_secret_value() if client_secret is not None else ""
         return AsyncOAuth2Client(
             client_id=self._settings.client_id,
             client_secret=secret or None,

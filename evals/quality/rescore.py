@@ -89,10 +89,10 @@ class RecordedAnswerCheck:
         if evidence is Evidence.NONE:
             return self._customer_answer("", [], finish_reason="refused")
         if self._settings.answer is AnswerMode.QUOTE or evidence is Evidence.NEAR or text is None:
-            return self._quoted(certain=evidence is Evidence.CERTAIN)
+            return self._quoted(is_certain=evidence is Evidence.CERTAIN)
         checks, events = self._checked(text)
         if not checks.cited:
-            return self._quoted(certain=True)
+            return self._quoted(is_certain=True)
         return self._customer_answer(checks.text, events, finish_reason="stop", grounded=checks.grounded)
 
     def altered_numbers_shown(self) -> Iterator[bool]:
@@ -133,15 +133,15 @@ class RecordedAnswerCheck:
             for passage, score in zip(self._passages, recorded.scores, strict=False)
         ]
 
-    def _quoted(self, *, certain: bool) -> CustomerAnswer:
+    def _quoted(self, *, is_certain: bool) -> CustomerAnswer:
         """Return the quoting answer, using the model's recorded choice."""
         ranked, choices = rank(self._question, self._hits(), self._language), self._recorded.choices
-        if certain and choices:
+        if is_certain and choices:
             ranked = ranked[: len(choices[0])]
             chosen = chosen_units(ranked, choices)
         else:
             chosen = close_candidates(ranked)
-        quoted = quoting_answer(chosen, self._passages, self._language, certain=certain)
+        quoted = quoting_answer(chosen, self._passages, self._language, is_certain=is_certain)
         return self._customer_answer(quoted.text, quoted.events, finish_reason="stop", grounded=True, quoted=True)
 
     def _checked(self, text: str) -> tuple[GroundingStream, list[Event]]:

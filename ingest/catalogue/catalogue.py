@@ -118,7 +118,7 @@ class Catalogue:
         async with self.write() as connection:
             await transaction_lock(connection, f"content {upload.sha256}")
             latest = await records.version_of_content(connection, upload.tenant, upload.sha256)
-            repeated = None if latest is None else await _repeated(connection, upload, latest, now)
+            repeated = None if latest is None else await _earlier_copy(connection, upload, latest, now)
             if repeated is not None:
                 return await _received_before(connection, repeated, now)
             document_id = _document_id(upload, latest)
@@ -333,7 +333,7 @@ def _document_id(upload: Upload, latest: VersionKey | None) -> str:
     return f"doc-{sha256(f'{upload.tenant}/{upload.path or upload.sha256}'.encode()).hexdigest()[:16]}"
 
 
-async def _repeated(connection: AsyncConnection, upload: Upload, latest: VersionKey, now: float) -> Version | None:
+async def _earlier_copy(connection: AsyncConnection, upload: Upload, latest: VersionKey, now: float) -> Version | None:
     """Return the version that an upload repeats; None if the upload is a new version.
 
     `latest` is the last version with these bytes. An expired version becomes a new one only with `upload.again`, since
@@ -345,9 +345,9 @@ async def _repeated(connection: AsyncConnection, upload: Upload, latest: Version
     last = await records.read_version(connection, latest)
     if last.state is State.WITHDRAWN:
         return None
-    same = await records.version_of_upload(connection, upload)
-    if same is not None and not (upload.again and _is_over(same, now)):
-        return same
+    repeated = await records.version_of_upload(connection, upload)
+    if repeated is not None and not (upload.again and _is_over(repeated, now)):
+        return repeated
     if upload.again and _is_over(last, now):
         return None
     raise DuplicateContent(latest.document_id, latest.version, is_over=_is_over(last, now))

@@ -143,7 +143,7 @@ class Chunker:
 
     def split(self, parsed: Parsed) -> list[Chunk]:
         """Return the document's non-empty passages in order."""
-        text, page_starts = _joined(parsed)
+        text, page_starts = _join_pages(parsed)
         headings, tables = self._outline(text)
         chunks: list[Chunk] = []
         for section in self._sections(text, headings):
@@ -238,19 +238,19 @@ class Chunker:
         names = _cells(header)
         head_tokens = self.count(head)
         group: list[str] = []
-        used = head_tokens
+        used_tokens = head_tokens
         offset = group_start = start + len(head) + 1
         for row in rows:
             tokens = self.count(row) + 1
-            if group and used + tokens > self._most_tokens:
+            if group and used_tokens + tokens > self._most_tokens:
                 yield group_start, "\n".join([head, *group])
-                group, used, group_start = [], head_tokens, offset
+                group, used_tokens, group_start = [], head_tokens, offset
             if head_tokens + tokens > self._most_tokens:
                 yield from ((offset, piece) for piece in self._long_row(names, row))
                 group_start = offset + len(row) + 1
             else:
                 group.append(row)
-                used += tokens
+                used_tokens += tokens
             offset += len(row) + 1
         if group:
             yield group_start, "\n".join([head, *group])
@@ -274,7 +274,7 @@ class Chunker:
         """Yield (offset, piece), splitting at most LONGEST_PROSE characters at a time."""
         start = 0
         while start < len(text):
-            self._prose_text = prose = text[start : _cut_of(text, start)]
+            self._prose_text = prose = text[start : _cut_position(text, start)]
             encoded = self._tokenizer.encode(prose, add_special_tokens=False)
             self._token_starts = [first for first, _ in encoded.offsets]
             yield from ((start + offset, piece) for offset, piece in splitter.chunk_indices(prose))
@@ -345,7 +345,7 @@ def _block_mark(line: str) -> str:
     return "|x|" if line.strip(" \t|:-") else "|-|"
 
 
-def _cut_of(text: str, start: int) -> int:
+def _cut_position(text: str, start: int) -> int:
     """Return where to cut the next LONGEST_PROSE characters: after a paragraph, line or word in their second half."""
     middle, end = start + LONGEST_PROSE // 2, start + LONGEST_PROSE
     if end >= len(text):
@@ -376,7 +376,7 @@ def _merge(before: _Section, section: _Section) -> _Section:
     return replace(before, end=section.end, path=path, tokens=before.tokens + section.tokens, has_body=has_body)
 
 
-def _joined(parsed: Parsed) -> tuple[str, list[int]]:
+def _join_pages(parsed: Parsed) -> tuple[str, list[int]]:
     """Return all pages as one text, so that a section can span pages, and the offset of each page."""
     starts: list[int] = []
     parts: list[str] = []

@@ -228,7 +228,7 @@ def to_page(blocks: Sequence[Block], sizes: Sequence[float]) -> str:
         level = _level(block, sizes) if isinstance(block, Line) else 0
         continues = isinstance(block, Line) and level == 0 and paragraph and _follows(paragraph[-1], block)
         if paragraph and not continues:
-            parts.append(_joined(paragraph, spaces_kept=spaces_kept))
+            parts.append(_join_lines(paragraph, spaces_kept=spaces_kept))
             paragraph = []
         if isinstance(block, Table):
             parts.append(block.markdown)
@@ -237,7 +237,7 @@ def to_page(blocks: Sequence[Block], sizes: Sequence[float]) -> str:
         else:
             paragraph.append(block)
     if paragraph:
-        parts.append(_joined(paragraph, spaces_kept=spaces_kept))
+        parts.append(_join_lines(paragraph, spaces_kept=spaces_kept))
     return "\n\n".join(parts)
 
 
@@ -254,7 +254,7 @@ def _follows(before: Line, line: Line) -> bool:
     return same_size and -height * 1.5 < gap < height * 0.8 and _BULLET.match(line.text) is None
 
 
-def _joined(lines: Sequence[Line], *, spaces_kept: bool) -> str:
+def _join_lines(lines: Sequence[Line], *, spaces_kept: bool) -> str:
     text = lines[0].text
     for before, line in pairwise(lines):
         # Korean lines break inside words. If the page keeps spaces at line ends, a missing space means a broken word.

@@ -196,9 +196,9 @@ def _letters_within(cells: Sequence[Box], letters: Sequence[PlacedLetter]) -> li
     unassigned = np.ones(len(letters), bool)
     letters_of_cells = []
     for cell in cells:
-        inside = unassigned & (cell.left <= x) & (x <= cell.right) & (cell.bottom <= y) & (y <= cell.top)
-        unassigned &= ~inside
-        letters_of_cells.append([letters[int(index)] for index in np.flatnonzero(inside)])
+        is_in_cell = unassigned & (cell.left <= x) & (x <= cell.right) & (cell.bottom <= y) & (y <= cell.top)
+        unassigned &= ~is_in_cell
+        letters_of_cells.append([letters[int(index)] for index in np.flatnonzero(is_in_cell)])
     return letters_of_cells
 
 
@@ -210,9 +210,9 @@ def _text(letters: Sequence[PlacedLetter]) -> str:
     return "".join(parts)
 
 
-def _splits_text(inside: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
+def _splits_text(table_letters: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
     """Return whether a table's border splits a word, or splits several lines, whose labels are outside the table."""
-    indices = {letter.index for letter in inside}
+    indices = {letter.index for letter in table_letters}
     split_pairs = [
         (a, b)
         for a, b in pairwise(letters)

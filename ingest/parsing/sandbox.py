@@ -41,7 +41,7 @@ _SYSTEM: Final = (
 class Restriction(StrEnum):
     """A restriction on a sandboxed process, and the mechanism that enforces it."""
 
-    NETWORK = "no network: a namespace of its own without interfaces"
+    NETWORK = "no network: a separate namespace without interfaces"
     TCP = "no TCP: Landlock"
     WRITES = "no file is made, changed or removed: Landlock"
     FILE_WRITES = "no byte is written to a file: RLIMIT_FSIZE"

@@ -153,8 +153,8 @@ class Index:
     async def passage(self, *, document_id: str, version: int, n: int, access: Access) -> Passage | None:
         """Return passage number `n` of a version if `access` may read it."""
         of_version = _version_filter(access.tenant, document_id, version)
-        wanted = visible_filter(access).narrowed(*of_version.must, Equals("n", n))
-        points, _ = await self._with_collection(partial(self._engine.page, only=wanted, limit=1))
+        passage_filter = visible_filter(access).narrowed(*of_version.must, Equals("n", n))
+        points, _ = await self._with_collection(partial(self._engine.page, only=passage_filter, limit=1))
         return _passage(points[0].payload) if points else None
 
     async def passages(
@@ -164,15 +164,15 @@ class Index:
 
         `most` limits them to the numbers `after` + 1 to `after` + `most`.
         """
-        wanted = _version_filter(tenant, document_id, version)
+        passage_filter = _version_filter(tenant, document_id, version)
         if most is not None:
-            wanted = wanted.narrowed(Above("n", after), AtMost("n", after + most))
+            passage_filter = passage_filter.narrowed(Above("n", after), AtMost("n", after + most))
 
         async def read(collection: str) -> list[Passage]:
             passages: list[Passage] = []
             next_page: str | None = None
             while True:
-                points, next_page = await self._engine.page(collection, wanted, limit=_PAGE, after=next_page)
+                points, next_page = await self._engine.page(collection, passage_filter, limit=_PAGE, after=next_page)
                 passages.extend(_passage(point.payload) for point in points)
                 if next_page is None:
                     return sorted(passages, key=lambda passage: passage.n)
@@ -243,9 +243,9 @@ class Index:
         day = None if effective_from is None else effective_from.isoformat()
         await self._set({"effective_from": day}, _version_filter(tenant, document_id, version))
 
-    async def _set(self, payload: Payload, wanted: Filter) -> None:
+    async def _set(self, payload: Payload, only: Filter) -> None:
         for collection in await self._collections_to_write(own_vectors=False):
-            await self._engine.set_payload(collection, wanted, payload)
+            await self._engine.set_payload(collection, only, payload)
 
     async def delete(self, *, tenant: str, document_id: str, version: int) -> None:
         """Remove all points of a version."""

@@ -14,7 +14,7 @@ from tests.chatbot.models.scripted_pool import CHAT
 
 def answer_in(text: str, *, sizes: Sequence[int] = (), opened: bool = False) -> str:
     """Return what a customer would read of a model's output, which arrives in pieces of so many characters."""
-    filtered, answer, at = ThinkingFilter(begins_inside=opened), "", 0
+    filtered, answer, at = ThinkingFilter(begins_in_thinking=opened), "", 0
     for size in [*(sizes or [1] * len(text)), len(text)]:
         answer += filtered.feed(text[at : at + size])
         at += size

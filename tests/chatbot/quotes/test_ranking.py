@@ -58,15 +58,15 @@ def test_of_close_units_a_model_decides_that_prefers_no_place() -> None:
     assert shares[1] > shares[0], "it is sure in both orders"
 
 
-@pytest.mark.parametrize("certain", [True, False])
-def test_each_unit_is_its_own_event_with_a_true_citation(certain: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("is_certain", [True, False])
+def test_each_unit_is_its_own_event_with_a_true_citation(is_certain: bool) -> None:  # noqa: FBT001
     sources = [REISSUE, ENGLISH]
     answer = quoting_answer(
-        ranked_for("카드", [hit(source, 3.0) for source in sources]), sources, "ko", certain=certain
+        ranked_for("카드", [hit(source, 3.0) for source in sources]), sources, "ko", is_certain=is_certain
     )
     assert [type(event) for event in answer.events] == [Token, Citation, Token, Citation]
     assert "".join(event.text for event in answer.events if isinstance(event, Token)) == answer.text
-    assert answer.text.startswith(NOT_CERTAIN["ko"]) is not certain
+    assert answer.text.startswith(NOT_CERTAIN["ko"]) is not is_certain
     for event in answer.events:
         if isinstance(event, Citation):
             assert answer.text[event.start : event.end] == event.quote == sources[event.n - 1].text

@@ -125,7 +125,7 @@ async def test_only_a_lapsed_lease_is_taken_and_only_the_new_epoch_writes(answer
         assert await append(answer_log, live, 3, WORDS[2:6]) is WriterStanding.OWNED
     assert await answer_log.take_over(who.tenant, answer_id) is None
     await give_up_lease(answer_log, live)
-    [(tenant, named, seconds)] = await answer_log.lapsed()
+    [(tenant, named, seconds)] = await answer_log.lapsed_answers()
     assert (tenant, named, 0 <= seconds < 5) == (who.tenant, answer_id, True)
     taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
@@ -161,7 +161,7 @@ async def test_a_command_after_the_end_opens_the_answer_to_nobody(answer_log: An
     else:
         await answer_log.renew({live.answer_id: (live.who.tenant, 1)})
     assert await length_of(answer_log, live.who, live.answer_id) == (5, True)
-    assert await answer_log.running({live.answer_id: live.who.tenant}) == set()
+    assert await answer_log.running_answers({live.answer_id: live.who.tenant}) == set()
     await give_up_lease(answer_log, live)
     assert await answer_log.take_over(live.who.tenant, live.answer_id) is None
 
