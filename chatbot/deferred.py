@@ -67,7 +67,7 @@ class DeferredWrites:
         return len(self._waiting)
 
     async def write(self, kind: WriteKind, write: Callable[[], Awaitable[T]]) -> T | None:
-        """Return the write's result; None if it waits for its store, or if a bug made it fail."""
+        """Return the write's result; None if the write waits for its store, or failed because of a bug."""
         deferred = DeferredWrite(kind, write)
         result: T | None
         is_available, result = await self._try(deferred)

@@ -164,7 +164,7 @@ class PromptBuilder:
 def mark(passage: Passage, n: int, language: Language) -> str:
     """Return the passage as the model sees it: numbered, titled, dated and escaped."""
     name = _MARKS[language]
-    return f"<{name} {n}> {_titled(passage)}\n{as_data(passage.text)}\n</{name} {n}>"
+    return f"<{name} {n}> {_title_line(passage)}\n{as_data(passage.text)}\n</{name} {n}>"
 
 
 def number_excerpt(excerpt: Passage, n: int) -> str:
@@ -172,11 +172,11 @@ def number_excerpt(excerpt: Passage, n: int) -> str:
 
     With passage markers the small model would prefer the first excerpt even more (docs/decisions/0002).
     """
-    body = f"{_titled(excerpt)}\n{as_data(excerpt.text)}".replace("[", "(").replace("]", ")")
+    body = f"{_title_line(excerpt)}\n{as_data(excerpt.text)}".replace("[", "(").replace("]", ")")
     return f"[{n}] {body}"
 
 
-def _titled(passage: Passage) -> str:
+def _title_line(passage: Passage) -> str:
     """Return the title and the section on one line, and the date."""
     date = f" ({passage.effective_from.isoformat()})" if passage.effective_from else ""
     heading = " ".join(as_data(passage.heading).split())

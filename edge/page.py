@@ -69,13 +69,13 @@ def _fresh(content: str | bytes, media_type: str) -> Response:
 
 def page_of(index: str, bank: Bank, *, demo: bool, sign_in: bool) -> str:
     """Fill in the page's placeholders: the bank's Korean name, its telephone number, and the ways to sign in."""
-    own = {"bank": bank.names.ko, "telephone": bank.telephone, "tel": dialled(bank.telephone)}
+    own = {"bank": bank.names.ko, "telephone": bank.telephone, "tel": dial_string(bank.telephone)}
     for name, value in {**own, "demo": "offered" * demo, "sign_in": "offered" * sign_in}.items():
         index = index.replace(f"{{{{{name}}}}}", escape(value))
     return index
 
 
-def dialled(telephone: str) -> str:
+def dial_string(telephone: str) -> str:
     """Return a telephone number in the format of a `tel:` URL."""
     return "".join(character for character in telephone if character in "+0123456789")
 

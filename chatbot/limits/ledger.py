@@ -292,7 +292,7 @@ class Ledger:
         return None if reply is None else self._limits_after_charge(caller, reply)
 
     async def limits(self, caller: Caller) -> Limits:
-        """Return the caller's remaining limits, in each dimension those of the scope that has the least left."""
+        """Return the caller's remaining limits; in each dimension, the scope with the least left counts."""
         args = {"days": await self._days(caller.tenant)}
         return self._limits_left(caller, await self._run(self._limits, caller, "", args))
 

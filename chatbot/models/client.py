@@ -289,7 +289,7 @@ class _Attempts:
         raise self._unavailable() from (self.failures[-1][1] if self.failures else None)
 
     def _pick(self, candidates: Sequence[Endpoint]) -> Endpoint | None:
-        """Return a candidate that has not failed, or else one that has cut the connection, if it did so only once."""
+        """Return a candidate that has not failed, else a candidate whose only failure is a cut connection."""
         pick = partial(self._pool.pick, self._conversation_id)
         failed = [endpoint for endpoint, _ in self.failures]
         not_failed = [endpoint for endpoint in candidates if endpoint not in failed]

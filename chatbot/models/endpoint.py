@@ -537,7 +537,7 @@ def _base(url: URL) -> tuple[URL, str]:
 
 
 def _next_deadline(request: GenerationRequest, phase: Phase, seconds: float) -> tuple[Phase, float]:
-    """Return the earlier deadline and its phase: `seconds` from now for `phase`, or that of the whole answer."""
+    """Return the earlier deadline and its phase: `seconds` from now for `phase`, or the whole answer's deadline."""
     deadline = _now() + seconds
     return ("whole answer", request.until) if request.until < deadline else (phase, deadline)
 

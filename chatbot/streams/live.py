@@ -156,7 +156,7 @@ class LiveAnswer(Feed):
         self._logged_output = 0
 
     def request_append(self) -> None:
-        """Wake the writer to append what the log lacks, without a new event."""
+        """Wake the writer to append the missing entries, without a new event."""
         self._emitted.set()
 
     def mark_appended(self, appended: LogAppend) -> None:

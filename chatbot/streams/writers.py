@@ -86,7 +86,7 @@ class Writers:
         self._changed = anyio.Event()
 
     def __contains__(self, answer_id: AnswerId) -> bool:
-        """Return whether this process holds an answer: it writes it, or still has to log its end."""
+        """Return whether this process holds an answer: it writes the answer, or has yet to log its end."""
         return answer_id in self._running or answer_id in self._unlogged
 
     @property

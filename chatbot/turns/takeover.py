@@ -59,7 +59,7 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
 
 
 def outcome_of(taken: TakenOver) -> AnswerResult | None:
-    """Return the previous writer's outcome; None if it had not decided it, or if this release cannot decode it."""
+    """Return the previous writer's outcome; None if there is none yet, or if this release cannot decode it."""
     try:
         return msgspec.msgpack.decode(taken.outcome, type=AnswerResult) if taken.outcome else None
     except msgspec.MsgspecError:

@@ -29,7 +29,7 @@ def cookie(request: Request, name: str) -> str:
     Names are compared byte by byte. Starlette strips more characters than browsers do, so it would accept a
     sibling domain's `\\xa0__Host-session`, which Chromium allows to be set with a Domain, as ours.
     """
-    prefix = f"{_named(request, name)}="
+    prefix = f"{_cookie_name(request, name)}="
     pairs = (pair.strip(" \t") for header in request.headers.getlist("cookie") for pair in header.split(";"))
     return next((pair.removeprefix(prefix) for pair in pairs if pair.startswith(prefix)), "")
 
@@ -37,7 +37,7 @@ def cookie(request: Request, name: str) -> str:
 def set_cookie(request: Request, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:
     """Set an HttpOnly cookie that lasts for `seconds`, or for the browser's session without them."""
     response.set_cookie(
-        _named(request, name), value, max_age=seconds, secure=_is_secure(request), httponly=True, samesite="lax"
+        _cookie_name(request, name), value, max_age=seconds, secure=_is_secure(request), httponly=True, samesite="lax"
     )
 
 
@@ -57,6 +57,6 @@ def _is_secure(request: Request) -> bool:
     return origin_of(request).startswith("https:")
 
 
-def _named(request: Request, name: str) -> str:
+def _cookie_name(request: Request, name: str) -> str:
     """Return a cookie's full name; without TLS browsers reject `__Host-`, and a host's ports share cookies."""
     return f"__Host-{name}" if _is_secure(request) else f"{name}-{host_of(request).rpartition(':')[2]}"

@@ -87,7 +87,7 @@ class Sessions:
         key = self._key("session", session_id)
         lasts = session.ends - self._now()
         commands = self._redis.pipeline(transaction=True)
-        commands.set(key, self._sealed(session_id, session), px=_ms(min(self._idle, lasts)))
+        commands.set(key, self._seal_session(session_id, session), px=_ms(min(self._idle, lasts)))
         for name in whose:
             index = self._key("of", name)
             commands.zremrangebyscore(index, "-inf", self._now())
@@ -106,7 +106,7 @@ class Sessions:
 
     async def renew(self, session_id: str, session: Session) -> None:
         """Replace a session unless it has ended."""
-        sealed = self._sealed(session_id, session)
+        sealed = self._seal_session(session_id, session)
         await _in_time(self._redis.set(self._key("session", session_id), sealed, xx=True, keepttl=True))
 
     async def end(self, session_id: str) -> None:
@@ -145,7 +145,7 @@ class Sessions:
         """Remember a processed logout token for `seconds`."""
         await _in_time(self._redis.set(self._key("logout", token_id), b"", px=_ms(seconds)))
 
-    def _sealed(self, session_id: str, session: Session) -> bytes:
+    def _seal_session(self, session_id: str, session: Session) -> bytes:
         return self._seal.close(msgspec.json.encode(session), by=session_id)
 
     def _key(self, kind: str, name: str) -> str:

@@ -80,7 +80,7 @@ def _overtakes(other: Version, restored: Version, *, decided_at: float, planned_
 def windows_for_expiry(expired: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
     """Return the windows for a version that ends at `now`; an empty list if it has ended already.
 
-    If it has not begun, it never begins, and the version of `others` that was to end at its start continues.
+    A version that has not begun never begins, and its predecessor among `others` continues.
     """
     if not _open_at(expired, now):
         return []
@@ -107,10 +107,10 @@ def _last_to_begin(versions: Sequence[Version]) -> list[Version]:
 def windows_for_new_dates(
     version: Version, metadata: Metadata, others: Sequence[Version], *, now: float, zone: ZoneInfo
 ) -> list[Window]:
-    """Return the windows for an approved version that gets other dates: those of other versions, then its own.
+    """Return the windows for an approved version with new dates: first the windows of other versions, then its own.
 
-    A version that has not begun gets a window as if it were approved at `now`. Of one that has begun, only the end may
-    change.
+    A version that has not begun gets a window as if it were approved at `now`. Once it has begun,
+    only its end may change.
 
     Raises:
         WrongState: it has ended, it has begun and its first day would change, or its last day has passed.

@@ -27,7 +27,7 @@ PassageCounts = dict[tuple[VersionKey, bool], int]
 
 @dataclass(slots=True)
 class Tally:
-    """The number of a run's versions and of those that were written, and the versions that failed."""
+    """The number of versions of a run, how many of them were written, and which failed."""
 
     total: int = 0
     written: int = 0

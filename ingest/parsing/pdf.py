@@ -156,23 +156,23 @@ def _page(document: pypdfium2.PdfDocument, index: int, *, may_be_stamped: bool) 
         blocks = list(_blocks(text.get_text_range(), plain_letters, letters, tables))
         text.close()
         lines = [block for block in blocks if isinstance(block, Line)]
-        readable = _readable(lines)
+        readable = _count_readable(lines)
         if not tables and readable < LEAST_LETTERS and _may_draw_text(page, lines):
             # A rendered page lacks letters whose font is not embedded; the text layer has them.
             if readable > 0 and has_unembedded_fonts(page):
                 blocks = [*lines, *_text_of_pictures(page)]
             else:
-                blocks = [*_recognised(page)] or blocks
+                blocks = [*_recognise_page(page)] or blocks
         elif may_be_stamped and letter_count < MOST_STAMPED and _picture_share(page) >= STAMPED_SHARE:
             added_lines = _text_of_stamped_scan(page)
-            has_textless_pictures = _readable(added_lines) <= letter_count
+            has_textless_pictures = _count_readable(added_lines) <= letter_count
             blocks += [] if has_textless_pictures else added_lines
     finally:
         page.close()
     return ReadPage(blocks, hidden_words(letters), has_textless_pictures)
 
 
-def _recognised(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
+def _recognise_page(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
     orientation = detect_orientation(_picture(page, dpi=ORIENTATION_DPI))
     return recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages, seconds=seconds)
 
@@ -180,7 +180,7 @@ def _recognised(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Lin
 def _text_of_pictures(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
     """Recognise the page without its text layer, which is read from the file instead."""
     hide_text(page)
-    return _recognised(page, seconds)
+    return _recognise_page(page, seconds)
 
 
 def _text_of_stamped_scan(page: pypdfium2.PdfPage) -> list[Line]:
@@ -203,7 +203,7 @@ def _turn(text: pypdfium2.PdfTextPage) -> int:
     return turn if most * 2 > turns.total() else 0
 
 
-def _readable(lines: Sequence[Line]) -> int:
+def _count_readable(lines: Sequence[Line]) -> int:
     """Count the letters and digits of the text layer; 0 if unmapped characters outnumber them."""
     text = "".join(line.text for line in lines)
     letters = sum(c.isalnum() for c in text)

@@ -161,11 +161,11 @@ def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
             has_words = any(map(str.isalpha, line.text))
             keys = keys_of.setdefault(line, [])
             keys += [line.text] if is_apart else []
-            keys += _numbered(line.text, number, only_marked=has_words and not is_bottom)
+            keys += _page_number_keys(line.text, number, only_marked=has_words and not is_bottom)
     return keys_of
 
 
-def _numbered(text: str, page: int, *, only_marked: bool) -> Iterator[str]:
+def _page_number_keys(text: str, page: int, *, only_marked: bool) -> Iterator[str]:
     """Yield the line once for each number that may be the page's; with `only_marked`, a sign or word must say so."""
     for match in _PAGE_NUMBER.finditer(text) if len(text) <= _LONGEST else ():
         is_marked = _MARK_BEFORE.search(text[: match.start()]) or _MARK_AFTER.match(text, match.end())

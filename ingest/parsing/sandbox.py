@@ -83,7 +83,7 @@ def enter_sandbox(document: Path | None = None) -> tuple[Restriction, ...]:
 
 
 def available_restrictions() -> tuple[Restriction, ...]:
-    """Return what `enter_sandbox` would return, tested in a fork; call only from a process with one thread."""
+    """Return the restrictions that `enter_sandbox` applies here, tested in a fork; needs a one-threaded process."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

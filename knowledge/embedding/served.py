@@ -50,7 +50,7 @@ async def open_served(settings: EmbedderSettings) -> AsyncGenerator["EndpointEmb
     config = await asyncio.to_thread(read_model_config, settings)
     cut = await asyncio.to_thread(_open_cut, settings, config)
     url = URL(str(settings.url))
-    with _translated():
+    with _translate_errors():
         async with open_model_endpoint(settings, call_address(url, "v1/embeddings"), setting=SETTING) as endpoint:
             embedder = EndpointEmbedder(endpoint, settings, config, cut)
             (vector,) = await embedder.embed_passages(["warm up"])
@@ -105,7 +105,7 @@ class EndpointEmbedder:
     async def _embed(self, texts: list[str], *, within_seconds: float, most_attempts: int) -> Vectors:
         truncated = await asyncio.to_thread(lambda: [self._cut(text) for text in texts])
         body: dict[str, object] = {"model": self.name, "input": truncated, "encoding_format": "float"}
-        with _translated():
+        with _translate_errors():
             reply = await self._endpoint.ask(
                 self._settings.extra_body | body, within_seconds=within_seconds, most_attempts=most_attempts
             )
@@ -169,7 +169,7 @@ def _open_cut(settings: EmbedderSettings, config: ModelConfig) -> Cut:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Translate the errors of an endpoint."""
     try:
         yield

@@ -129,7 +129,7 @@ class Jwks:
         return self._keys.get(key_id)
 
     def _lacks(self, key_id: str | None, failed: jwt.PyJWK | None) -> bool:
-        """Return whether no key with this id is cached, or only the one that has failed."""
+        """Return whether no key with this id is cached, or only the failed key."""
         return self._cached(key_id) in (None, failed)
 
     def _age(self) -> float:

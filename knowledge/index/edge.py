@@ -175,7 +175,7 @@ class EdgeEngine:
         payload = True if fields is None else list(fields)
         vectors = [DENSE] if dense else False
         return await self._read(
-            lambda: [_stored(record) for record in self._shard(collection).retrieve(list(ids), payload, vectors)]
+            lambda: [_stored_point(record) for record in self._shard(collection).retrieve(list(ids), payload, vectors)]
         )
 
     async def page(
@@ -184,7 +184,7 @@ class EdgeEngine:
         def page() -> tuple[list[StoredPoint], str | None]:
             request = edge.ScrollRequest(offset=after, limit=limit, filter=_filter(only), with_payload=True)
             records, following = self._shard(collection).scroll(request)
-            return [_stored(record) for record in records], None if following is None else str(following)
+            return [_stored_point(record) for record in records], None if following is None else str(following)
 
         return await self._read(page)
 
@@ -229,7 +229,7 @@ class EdgeEngine:
         if self._closed:
             raise IndexUnavailable("the index is closed")
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads, lambda: _translated(call))
+            return await asyncio.get_running_loop().run_in_executor(threads, lambda: _translate_errors(call))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             is_task_cancelled = task is None or task.cancelling() > 0
@@ -258,7 +258,7 @@ class EdgeEngine:
         for partial in folder.glob(f"*{_PARTIAL}"):
             shutil.rmtree(partial)
         try:
-            _translated(self._load_collections)
+            _translate_errors(self._load_collections)
         except IndexUnavailable as exc:
             raise IndexUnavailable(f"{exc}; if {folder} is damaged, remove it and run `ingest rebuild`") from exc
 
@@ -323,8 +323,8 @@ class EdgeEngine:
         try:
             for name, collection in self._collections.items():
                 try:
-                    _translated(collection.shard.flush)
-                    _translated(collection.shard.close)
+                    _translate_errors(collection.shard.flush)
+                    _translate_errors(collection.shard.close)
                 except IndexUnavailable as exc:
                     # The write-ahead log has every acknowledged write.
                     log.warning("index_flush_failed", collection=name, error=str(exc))
@@ -352,7 +352,7 @@ async def _deadline(seconds: float) -> AsyncGenerator[None]:
         raise IndexUnavailable("the index did not answer in time") from exc
 
 
-def _translated(call: Callable[[], T]) -> T:
+def _translate_errors(call: Callable[[], T]) -> T:
     """Call the engine, and translate its exceptions to IndexUnavailable."""
     try:
         return call()
@@ -419,7 +419,7 @@ def _point(point: NewPoint) -> edge.Point:
     return edge.Point(point.id, vectors, dict(point.payload))
 
 
-def _stored(record: edge.Record) -> StoredPoint:
+def _stored_point(record: edge.Record) -> StoredPoint:
     vectors = record.vector  # each access copies it
     dense: Any = vectors.get(DENSE, ()) if isinstance(vectors, dict) else ()
     return StoredPoint(id=str(record.id), payload=record.payload or {}, dense=dense)

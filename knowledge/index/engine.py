@@ -101,7 +101,7 @@ class Engine(Protocol):
         """Create an empty collection with its payload indexes; an existing one is kept."""
 
     async def drop(self, collection: str) -> None:
-        """Remove a collection; one that does not exist is ignored."""
+        """Remove a collection if it exists."""
 
     async def alias_target(self, alias: str) -> str | None:
         """Return the collection that the alias points to."""

@@ -228,7 +228,7 @@ class ServerEngine:
             with_vector=[DENSE] if dense else False,
         )
         records = await self._read(lambda apis: apis.points_api.get_points(collection, point_request=request))
-        return [_stored(record) for record in records]
+        return [_stored_point(record) for record in records]
 
     async def page(
         self, collection: str, only: Filter, *, limit: int, after: str | None = None
@@ -236,7 +236,7 @@ class ServerEngine:
         request = models.ScrollRequest(filter=_filter(only), limit=limit, offset=after, with_payload=True)
         page = await self._read(lambda apis: apis.points_api.scroll_points(collection, scroll_request=request))
         following = page.next_page_offset
-        return [_stored(record) for record in page.points], None if following is None else str(following)
+        return [_stored_point(record) for record in page.points], None if following is None else str(following)
 
     async def upsert(self, collection: str, points: Sequence[NewPoint]) -> None:
         operations = models.PointsList(points=await asyncio.to_thread(_structs, points))
@@ -257,7 +257,7 @@ class ServerEngine:
 
     async def _with_retry(self, operation: Callable[[Apis], Awaitable[T]], *, timeout: float | None = None) -> T:
         """Run a read within its deadline; retry it once with the other client if the connection or the server fails."""
-        async with self._translated(timeout or self._read_timeout):
+        async with self._translate_errors(timeout or self._read_timeout):
             failed_apis = self._apis
             try:
                 return await operation(failed_apis)
@@ -270,7 +270,7 @@ class ServerEngine:
             return await operation(self._apis)
 
     async def _write(self, operation: Callable[[Apis], Awaitable[_Reply[T]]]) -> T:
-        async with self._translated(self._write_timeout):
+        async with self._translate_errors(self._write_timeout):
             reply = await operation(self._apis)
         return self._result(reply)
 
@@ -291,7 +291,7 @@ class ServerEngine:
         return reply.result
 
     @asynccontextmanager
-    async def _translated(self, seconds: float) -> AsyncGenerator[None]:
+    async def _translate_errors(self, seconds: float) -> AsyncGenerator[None]:
         """Give the block a deadline, and translate the client's exceptions to IndexUnavailable."""
         try:
             async with asyncio.timeout(seconds):
@@ -425,7 +425,7 @@ def _structs(points: Sequence[NewPoint]) -> list[models.PointStruct]:
     ]
 
 
-def _stored(record: models.Record) -> StoredPoint:
+def _stored_point(record: models.Record) -> StoredPoint:
     vectors = record.vector if isinstance(record.vector, dict) else {}
     dense: Any = vectors.get(DENSE, ())
     return StoredPoint(id=str(record.id), payload=record.payload or {}, dense=dense)

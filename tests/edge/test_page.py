@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from chatbot.api import create_app as create_chat_app
 from chatbot.services import Services as ChatServices
-from edge.page import dialled
+from edge.page import dial_string
 from ingest.app import create_app as create_staff_app
 from ingest.services import Services as StaffServices
 from knowledge.bank import Banks, read_banks
@@ -60,7 +60,7 @@ def test_the_page_dials_the_bank_s_telephone_before_any_script_runs(tmp_path: Pa
     assert 'href="tel:18009000"' in page
     assert re.search(r"<noscript>.*1800-9000.*</noscript>", page)
     assert "1800-7000" in TestClient(application("chat", banks)).get("/", headers={"host": "["}).text
-    assert dialled("+82 (2) 700-0002") == "+8227000002"
+    assert dial_string("+82 (2) 700-0002") == "+8227000002"
 
 
 def test_markup_in_a_name_is_escaped(tmp_path: Path) -> None:
