@@ -108,7 +108,7 @@ class KeyReused(Unprocessable):
 
 
 class RateLimited(ChatError):
-    """The caller's own limit; `scope` and `dimension` name which, `retry_after` is the true wait in seconds.
+    """The caller's own limit; `scope` and `dimension` name it, `retry_after` is the exact wait in seconds.
 
     `retry_after` is None if the wait is unknown: a slot is free when a running answer ends. `limits` are the caller's
     remaining amounts, if they are known.

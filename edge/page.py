@@ -69,8 +69,8 @@ def _fresh(content: str | bytes, media_type: str) -> Response:
 
 def page_of(index: str, bank: Bank, *, demo: bool, sign_in: bool) -> str:
     """Fill in the page's placeholders: the bank's Korean name, its telephone number, and the ways to sign in."""
-    own = {"bank": bank.names.ko, "telephone": bank.telephone, "tel": dial_string(bank.telephone)}
-    for name, value in {**own, "demo": "offered" * demo, "sign_in": "offered" * sign_in}.items():
+    bank_data = {"bank": bank.names.ko, "telephone": bank.telephone, "tel": dial_string(bank.telephone)}
+    for name, value in {**bank_data, "demo": "offered" * demo, "sign_in": "offered" * sign_in}.items():
         index = index.replace(f"{{{{{name}}}}}", escape(value))
     return index
 
@@ -82,8 +82,8 @@ def dial_string(telephone: str) -> str:
 
 def script_of(bank: Bank) -> str:
     """Return the module `bank.js`: the bank's data for the pages' scripts."""
-    own = bank.model_dump(mode="json", include={"names", "telephone", "opening", "questions", "helplines"})
-    return f"export const BANK = {json.dumps(own, ensure_ascii=False)};\n"
+    bank_data = bank.model_dump(mode="json", include={"names", "telephone", "opening", "questions", "helplines"})
+    return f"export const BANK = {json.dumps(bank_data, ensure_ascii=False)};\n"
 
 
 def style_of(bank: Bank) -> str:

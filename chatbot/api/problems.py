@@ -82,7 +82,7 @@ def failed_reply(failed: Failed, render: Format = problem_json) -> Response:
     return render(problem, {"retry-after": str(retry_after)})
 
 
-def person(request: Request) -> str:
+def bank_contact(request: Request) -> str:
     """Return the bank's contact in the language of the question or of the client, or in all languages."""
     services: Services = request.app.state.services
     question_language: Language | None = getattr(request.state, "language", None)
@@ -134,29 +134,29 @@ def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
         return render(problem, headers)
 
     @app.exception_handler(ChatError)
-    async def rejected(request: Request, exc: ChatError) -> Response:
+    async def handle_chat_error(request: Request, exc: ChatError) -> Response:
         metrics: Metrics = request.app.state.services.metrics
         metrics.refused.labels(exc.code).inc()
         if isinstance(exc, RateLimited):
             metrics.rate_limited.labels(exc.scope, exc.dimension).inc()
-        handoff = person(request) if exc.status >= 500 else ""
+        handoff = bank_contact(request) if exc.status >= 500 else ""
         return response_for(request, problem_of(exc, handoff=handoff), headers_of(exc))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, exc: RequestValidationError) -> Response:
+    async def handle_invalid_request(request: Request, exc: RequestValidationError) -> Response:
         detail = invalid_fields(exc)
         malformed = any(error["type"] == "json_invalid" for error in exc.errors())
         error = BadRequest(detail) if malformed else Unprocessable(detail)
-        return await rejected(request, count_invalid_request(request) or error)
+        return await handle_chat_error(request, count_invalid_request(request) or error)
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, exc: HTTPException) -> Response:
+    async def handle_http_error(request: Request, exc: HTTPException) -> Response:
         default = BadRequest if exc.status_code < 500 else ChatError
         error_type = _ERRORS_BY_STATUS.get(exc.status_code, default)
         allowed = allowed_methods(request) if exc.status_code == 405 else {}
         return response_for(request, problem_of(error_type()), {**(exc.headers or {}), **allowed})
 
     @app.exception_handler(Exception)
-    async def bug(request: Request, exc: Exception) -> Response:
+    async def handle_bug(request: Request, exc: Exception) -> Response:
         log.error("request_failed", exc_info=exc)
-        return response_for(request, problem_of(ChatError(), handoff=person(request)), {})
+        return response_for(request, problem_of(ChatError(), handoff=bank_contact(request)), {})

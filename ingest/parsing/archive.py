@@ -59,7 +59,7 @@ class Office:
         """Return a part's root element; an empty element if the part is missing."""
         return ElementTree.fromstring(self.parts.get(name, b"<none/>"))  # noqa: S314  `unpack` refuses entities
 
-    def repacked(self) -> BytesIO:
+    def repack(self) -> BytesIO:
         """Return the archive with every non-XML part emptied, so that each link still has a target."""
         packed = BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:

@@ -29,7 +29,7 @@ def parse_docx(office: Office) -> Parsed:
     visible, left_out = _without_hidden(office)
     # mammoth would fetch external pictures, so all pictures are dropped.
     no_images = mammoth.images.img_element(lambda _: {})
-    html = mammoth.convert_to_html(visible.repacked(), style_map=_STYLES, convert_image=no_images).value
+    html = mammoth.convert_to_html(visible.repack(), style_map=_STYLES, convert_image=no_images).value
     markdown = to_text(BeautifulSoup(html, "lxml"))
     return one_page(Format.DOCX, markdown, office.title or first_heading(markdown), +left_out)
 

@@ -67,7 +67,7 @@ def parse_ole(path: Path) -> Parsed:
 def parse_hwpx(office: Office) -> Parsed:
     """Parse an HWPX document."""
     visible, left_out = _without_hidden(office)
-    return replace(_parsed(Format.HWPX, visible.repacked().getvalue(), office.title), left_out=+left_out)
+    return replace(_parsed(Format.HWPX, visible.repack().getvalue(), office.title), left_out=+left_out)
 
 
 def _without_hidden(office: Office) -> tuple[Office, Counter[LeftOut]]:

@@ -31,7 +31,7 @@ def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
     """Return a presentation's visible slides."""
     pages: list[Page] = []
     left_out: Counter[LeftOut] = Counter()
-    for number, slide in enumerate(Presentation(office.repacked()).slides, start=1):
+    for number, slide in enumerate(Presentation(office.repack()).slides, start=1):
         on_page()
         if slide.element.get("show", "").strip() in {"0", "false"}:
             left_out[LeftOut.SLIDE] += 1

@@ -42,11 +42,11 @@ def to_markdown(rows: Sequence[Row], *, header_rows: int = 1, drop_repeated: boo
     padded = [row + [""] * (width - len(row)) for row in cells]
     columns = [[row[i] for row in padded] for i in range(width)]
     repeated = {i for i in range(1, width) if columns[i] == columns[i - 1]} if drop_repeated else set()
-    shown = [i for i in range(width) if any(columns[i]) and i not in repeated]
-    padded = [[row[i] for i in shown] for row in padded]
+    shown_columns = [i for i in range(width) if any(columns[i]) and i not in repeated]
+    padded = [[row[i] for i in shown_columns] for row in padded]
     count = min(max(header_rows, 1), len(padded))
-    head = [_joined([row[i] for row in padded[:count]]) for i in range(len(shown))]
-    lines = [_line(head), _line(["---"] * len(shown)), *(_line(row) for row in padded[count:])]
+    head = [_join_distinct([row[i] for row in padded[:count]]) for i in range(len(shown_columns))]
+    lines = [_line(head), _line(["---"] * len(shown_columns)), *(_line(row) for row in padded[count:])]
     return "\n".join(lines)
 
 
@@ -153,7 +153,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
-def _joined(parts: Sequence[str]) -> str:
+def _join_distinct(parts: Sequence[str]) -> str:
     return " / ".join(dict.fromkeys(part for part in parts if part))
 
 

@@ -53,7 +53,7 @@ def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
 def _pages(office: Office, on_page: OnPage, left_out: Counter[LeftOut]) -> Iterator[Page]:
     """Yield the visible sheets, read row by row, since a whole workbook takes fifty times its file size in memory."""
     _require_one_reading(office)
-    reader = _Reader(office.repacked(), read_only=True, data_only=True, keep_links=False, rich_text=True)
+    reader = _Reader(office.repack(), read_only=True, data_only=True, keep_links=False, rich_text=True)
     reader.read()
     book = reader.wb
     is_stale = _is_stale(office)

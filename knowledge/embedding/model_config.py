@@ -52,16 +52,16 @@ def read_model_config(settings: EmbedderSettings) -> ModelConfig:
     is_e5 = _E5.search(settings.name.lower()) is not None and "instruct" not in settings.name.lower()
     query = settings.query_prefix
     if query is None:
-        query = _first(prompts, ("query",)) or ("query: " if is_e5 else "")
+        query = _first_prompt(prompts, ("query",)) or ("query: " if is_e5 else "")
     passage = settings.passage_prefix
     if passage is None:
-        passage = _first(prompts, _PASSAGE_PROMPTS) or ("passage: " if is_e5 else "")
+        passage = _first_prompt(prompts, _PASSAGE_PROMPTS) or ("passage: " if is_e5 else "")
     return ModelConfig(
         query_prefix=query, passage_prefix=passage, max_tokens=None if folder is None else _max_tokens(folder)
     )
 
 
-def _first(prompts: dict[str, str | None], names: tuple[str, ...]) -> str:
+def _first_prompt(prompts: dict[str, str | None], names: tuple[str, ...]) -> str:
     """Return the first non-empty prompt with one of the names, or an empty text."""
     candidates = (prompts.get(name) for name in names)
     return next((prompt for prompt in candidates if prompt), "")

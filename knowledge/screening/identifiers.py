@@ -87,7 +87,7 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
 
 def _matches(text: str, reading: Reading) -> Iterator[Identifier]:
     """Yield the matches of all patterns in one reading of the text, at their places in the text."""
-    for searched, patterns in ((reading, READ), (_linked(reading), LINKED)):
+    for searched, patterns in ((reading, READ), (_unify_links(reading), LINKED)):
         for kind, pattern, check in patterns:
             for match in pattern.finditer(searched.text):
                 if check(kind, match):
@@ -98,7 +98,7 @@ def _matches(text: str, reading: Reading) -> Iterator[Identifier]:
                     yield Identifier(kind, start, end)
 
 
-def _linked(reading: Reading) -> Reading:
+def _unify_links(reading: Reading) -> Reading:
     """Blank out harmless numbers, and replace each link between digits by one character."""
     bare = reading.sub(_COUNT, lambda match: " " * len(match.group()))
     bare = bare.sub(_HARMLESS, lambda match: BLANKED_OUT * len(match.group()))

@@ -50,7 +50,7 @@ def _always(_kind: IdentifierKind, _match: re.Match[str]) -> bool:
     return True
 
 
-def _named(kind: IdentifierKind, match: re.Match[str]) -> bool:
+def _has_name(kind: IdentifierKind, match: re.Match[str]) -> bool:
     start, end = match.span()
     return _NAMES[kind].search(match.string, max(0, start - _NAME_BEFORE), end + _NAME_AFTER) is not None
 
@@ -67,8 +67,8 @@ def _luhn(_kind: IdentifierKind, match: re.Match[str]) -> bool:
     return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
 
 
-def _named_or_luhn(kind: IdentifierKind, match: re.Match[str]) -> bool:
-    return _named(kind, match) or (match.group()[0] in "34569" and _luhn(kind, match))
+def _has_name_or_luhn(kind: IdentifierKind, match: re.Match[str]) -> bool:
+    return _has_name(kind, match) or (match.group()[0] in "34569" and _luhn(kind, match))
 
 
 def _iban(_kind: IdentifierKind, match: re.Match[str]) -> bool:
@@ -211,27 +211,27 @@ LINKED: Final = _table(
     (_K.RESIDENT_NUMBER, rf"{_BEFORE}\d\d{_MONTH_DAY}{_FIRM}?\d{{7}}{_END}", _always),
     (_K.RESIDENT_NUMBER, rf"{_BEFORE}(?:18|19|20)?\d\d{_FIRM}?{_MONTH_DAY}{_FAR}[1-8]\d{{6}}{_END}", _always),
     (_K.RESIDENT_NUMBER, rf"{_BEFORE}\d{{6}}-\d(?:\d{{6}}|[*xX●○#]{{6}})(?!\d)", _always),
-    (_K.RESIDENT_NUMBER, rf"(?<!\d)(?:(?:18|19|20)?\d\d{_MONTH_DAY}|\d{{6}}){_FAR}\d{{7}}{_END}", _named),
-    (_K.RESIDENT_NUMBER, rf"(?<!\d)(?=\d\d{_ANY}?\d\d{_ANY}?[0-3]){_run(13, 13)}{_END}", _named),
-    (_K.RESIDENT_NUMBER, rf"(?<!\d)\d{{7}}{_FAR}\d\d{_MONTH_DAY}{_END}", _named),
+    (_K.RESIDENT_NUMBER, rf"(?<!\d)(?:(?:18|19|20)?\d\d{_MONTH_DAY}|\d{{6}}){_FAR}\d{{7}}{_END}", _has_name),
+    (_K.RESIDENT_NUMBER, rf"(?<!\d)(?=\d\d{_ANY}?\d\d{_ANY}?[0-3]){_run(13, 13)}{_END}", _has_name),
+    (_K.RESIDENT_NUMBER, rf"(?<!\d)\d{{7}}{_FAR}\d\d{_MONTH_DAY}{_END}", _has_name),
     (_K.RESIDENT_NUMBER, r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])", _always),
     (_K.RESIDENT_NUMBER, rf"(?:ssn|social security)[^\d\n]{{0,20}}(?P<hit>\d{{3}}{_ANY}?\d\d{_ANY}?\d{{4}}){_END}",
      _always),
     (_K.CARD, rf"{_BEFORE}\d{{4}}(?:{_FIRM}\d{{4}}){{3}}(?!\d)", _always),
     (_K.CARD, rf"{_BEFORE}3[47]\d\d{_FIRM}\d{{6}}{_FIRM}\d{{5}}(?!\d)", _always),
-    (_K.CARD, rf"(?<!\d)(?:\d{{4}}(?:{_FAR}\d{{4}}){{3}}|\d{{4}}{_FAR}\d{{6}}{_FAR}\d{{5}})(?!\d)", _named_or_luhn),
+    (_K.CARD, rf"(?<!\d)(?:\d{{4}}(?:{_FAR}\d{{4}}){{3}}|\d{{4}}{_FAR}\d{{6}}{_FAR}\d{{5}})(?!\d)", _has_name_or_luhn),
     (_K.CARD, r"(?<!\d)(?=[34569](?:[-.~]?\d){14,15}(?!\d))\d{3,12}(?:[-.~]\d{3,12}){1,3}", _luhn),
-    (_K.CARD, rf"(?<!\d)\d{{8}}{_ANY}?\d{{8}}{_END}", _named),
+    (_K.CARD, rf"(?<!\d)\d{{8}}{_ANY}?\d{{8}}{_END}", _has_name),
     (_K.CARD, rf"{_BEFORE}\d{{12,19}}(?!\d)", _luhn),
     (_K.DRIVER_LICENCE, rf"(?<![\d-])(?:[12]\d{_FIRM}|{_REGION}[ ./-]{{0,2}})\d\d{_FIRM}\d{{6}}{_FIRM}\d\d(?![\d-])",
      _always),
     (_K.DRIVER_LICENCE, r"(?<!\d)[12]\d~\d\d~\d{6}~\d\d(?!\d)", _always),
-    (_K.DRIVER_LICENCE, rf"(?<!\d)\d\d{_FAR}?\d\d{_FAR}?\d{{6}}{_FAR}?\d\d(?!\d)", _named),
+    (_K.DRIVER_LICENCE, rf"(?<!\d)\d\d{_FAR}?\d\d{_FAR}?\d{{6}}{_FAR}?\d\d(?!\d)", _has_name),
     (_K.PHONE, rf"(?<![\d.,])\(?(?:(?:\+|00)?82{_ANY}?\(?0?\)?{_ANY}?|0)1[016-9]\)?{_FAR}?(?!01[016-9])"
      rf"\d{{3,4}}{_FAR}?\d{{4}}(?!\d)", _always),
-    (_K.PHONE, rf"(?<!\d)0{_ANY}?1{_ANY}?[016-9](?:{_ANY}?\d){{7,8}}(?!\d)", _named),
+    (_K.PHONE, rf"(?<!\d)0{_ANY}?1{_ANY}?[016-9](?:{_ANY}?\d){{7,8}}(?!\d)", _has_name),
     (_K.PHONE, rf"(?<![\d-])(?<!\d[.,])\(?{_AREA_CODE}[-.]\d{{3,4}}{_FIRM}\d{{4}}(?![\d-])", _always),
-    (_K.PHONE, rf"(?<!\d){_AREA_CODE}{_FAR}\d{{3,4}}{_FAR}\d{{4}}(?!\d)", _named),
+    (_K.PHONE, rf"(?<!\d){_AREA_CODE}{_FAR}\d{{3,4}}{_FAR}\d{{4}}(?!\d)", _has_name),
     (_K.PHONE, rf"(?<!\d){_AREA_CODE}~\d{{3,4}}~\d{{4}}(?!\d)", _always),
     (_K.PHONE, r"(?<![\d+])\+[1-9]\d{0,2}(?:[-.~ (]{0,2}\d){8,12}(?!\d)", _always),
     (_K.PHONE, r"(?<![\d-])(?<!\d[.,])0(?!80)\d{2,4}[- ]\d{3,4}[- ]\d{3,4}(?![\d-])", _always),
@@ -240,10 +240,10 @@ LINKED: Final = _table(
      r"(?P<hit>(?!1[5-9]\d\d-?\d{4}(?!\d)|\(?0?80|(?:19|20)\d\d[-.])\+?\(?\d(?:[-. ()]{0,2}\d){6,11})(?![\d-])",
      _always),
     (_K.BUSINESS_NUMBER, r"(?<![\d-])\d{3}-\d{2}-\d{5}(?![\d-])", _always),
-    (_K.BUSINESS_NUMBER, rf"(?<!\d)\d{{3}}{_FAR}?\d\d{_FAR}?\d{{5}}(?!\d)", _named),
+    (_K.BUSINESS_NUMBER, rf"(?<!\d)\d{{3}}{_FAR}?\d\d{_FAR}?\d{{5}}(?!\d)", _has_name),
     (_K.ACCOUNT, r"(?<![\d-])(?!19|20|0\d{1,3}-\d{3,4}-\d{3,4}(?!-)|1[5-9]\d\d-|0?80-)(?=(?:-?\d){10,16}(?![\d-]))"
      r"\d{3,6}-\d{2,6}-\d{2,8}(?:-\d{1,4})?", _always),
-    (_K.ACCOUNT, rf"(?<![\d,.]){_run(10, 16)}{_END}", _named),
+    (_K.ACCOUNT, rf"(?<![\d,.]){_run(10, 16)}{_END}", _has_name),
     # This many digits identify something in any context.
     (_K.ACCOUNT, rf"{_BEFORE}\d{{11,19}}{_END}", _always),
     (_K.ACCOUNT, r"(?<!\d)(?<!\d )\d(?: \d){9}(?! ?\d)", _always),

@@ -111,7 +111,7 @@ def readings(text: str) -> tuple[Reading, Reading]:
     digits = plain.sub(_ENGLISH_RUN, lambda run: _english_digits(run.group(), shortest_run))
     digits = digits.sub(_DAY, lambda day: f"{day.group()[:-1]}日").sub(_SPOKEN, _spoken_digits)
     digits = digits.sub(_LOOK_ALIKE, lambda run: run.group().translate(_LETTERS))
-    digits = digits.sub(_APART, _joined)
+    digits = digits.sub(_APART, _join_digits)
     return plain, digits.sub(_BORN, lambda day: f"{day['year']}{day['month']:0>2}{day['day']:0>2}")
 
 
@@ -153,7 +153,7 @@ def _english_digits(run: str, shortest_run: int) -> str:
     return "".join(_ENGLISH[word.lower()] for word in words) if len(words) >= shortest_run else run
 
 
-def _joined(apart: re.Match[str]) -> str:
+def _join_digits(apart: re.Match[str]) -> str:
     """Return single digits joined, unless they are probably the labels of an axis or list items."""
     digits = re.sub(r"\D", "", apart.group())
     has_only_blanks = not (apart["gap"] or "").strip(" \t")

@@ -202,7 +202,7 @@ LABEL_VALUES: Mapping[str, str] = {
     "scope": "`tenant`, `user`, `model`",
     "stage": code(Stage),
     "task": "[which](runbooks/targets-down.md)",
-    "layer": "`network`, `tcp`, `writes`, `bytes`, `reads`, `calls`",
+    "layer": "`network`, `tcp`, `writes`, `file_writes`, `reads`, `calls`",
 }
 """The values of a label: of one metric, else of every metric that has the label."""
 RUNBOOKS: Mapping[str, str] = {

@@ -86,7 +86,7 @@ async def changes_of(key: Key, services: TheServices) -> ChangesOut:
     new = await _passages(key, services.catalogue, services.index)
     for earlier in reversed(await services.catalogue.versions(key.tenant, key.document_id)):
         if earlier.key.version < key.version and earlier.visible_from is not None:
-            old = await _indexed(earlier.key, services.index)
+            old = await _indexed_passages(earlier.key, services.index)
             if old:
                 break
     else:
@@ -152,11 +152,11 @@ async def _preview(digest: str, page: int, blobs: Blobs, previewer: Parser) -> P
 
 async def _passages(key: VersionKey, catalogue: Catalogue, index: Index) -> list[Passage]:
     version = await catalogue.version(key)
-    passages = await _indexed(key, index)
+    passages = await _indexed_passages(key, index)
     if not passages:
         raise WrongState(f"version {key.version} has no passages in the index; it is {version.state}")
     return passages
 
 
-async def _indexed(key: VersionKey, index: Index) -> list[Passage]:
+async def _indexed_passages(key: VersionKey, index: Index) -> list[Passage]:
     return await index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)

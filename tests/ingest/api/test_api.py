@@ -158,7 +158,7 @@ async def test_probes_metrics_and_the_page_answer(staff: Staff) -> None:
     }
     reply = (await staff.http.get("/metrics")).text
     assert all(f"ingest_{name} 0.0" in reply for name in ("jobs_waiting", "dead_jobs", "oldest_job_seconds"))
-    assert 'ingest_parser_sandbox_layers{layer="bytes"} 1.0' in reply
+    assert 'ingest_parser_sandbox_layers{layer="file_writes"} 1.0' in reply
     assert "문서 관리" in (await staff.http.get("/")).text
     missing = await staff.http.get("/nowhere")
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
