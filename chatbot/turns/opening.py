@@ -101,7 +101,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         client_messages=len(screening.earlier),
         context=tuple(message.id for message in stored if message in in_prompt),
         answer=question.answer or settings.answer or AnswerMode.QUOTE,
-        quoted_before=tuple(citation.quote for citation in branch[-1].citations) if branch else (),
+        quoted_before=tuple(citation.quote for citation in branch[-1].citations[:1]) if branch else (),
     )
     try:
         return await record_opening(turn, services)

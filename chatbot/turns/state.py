@@ -62,7 +62,7 @@ class Turn:
     answer: AnswerMode = AnswerMode.QUOTE
     """Whether the answer quotes the bank or is written by the model."""
     quoted_before: tuple[str, ...] = ()
-    """The units that the previous answer quotes: a follow-up asks for others."""
+    """The unit that the previous answer quotes first: a follow-up asks for another."""
 
     @property
     def question(self) -> str:

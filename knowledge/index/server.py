@@ -146,7 +146,7 @@ class ServerEngine:
             version = (await self._with_retry(lambda apis: apis.service_api.root())).version
         except CollectionGone:
             raise IndexUnavailable(f"{self._address} is not a Qdrant server: check QDRANT_URL") from None
-        release = re.match(r"(\d+)\.(\d+)(?:\.|$)", version)  # major and minor
+        release = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.|$)", version)  # major and minor
         if release is None or not OLDEST_SERVER <= (int(release[1]), int(release[2])) <= NEWEST_SERVER:
             oldest = ".".join(map(str, OLDEST_SERVER))
             newest = ".".join(map(str, NEWEST_SERVER))

@@ -146,7 +146,7 @@ class StandsStill:
 
 
 @pytest.mark.parametrize("same_process", [False, True])
-@pytest.mark.parametrize(("method", "hidden"), [("count", 0), ("embed", 0), ("upsert", 1), ("unlike", 0)])
+@pytest.mark.parametrize(("method", "hidden"), [("count", 0), ("embed", 0), ("upsert", 1), ("count_differing", 0)])
 async def test_a_stalled_worker_takes_nothing_from_a_version_approved_meanwhile(
     services: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch, method: str, hidden: int, *, same_process: bool
 ) -> None:

@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 import { Problem } from "../staff/api.js";
 import { ConnectionLost } from "../staff/event_stream.js";
-import { approval, offered } from "../staff/decisions.js";
+import { approval, actionsFor } from "../staff/decisions.js";
 import { followJob } from "../staff/follow_job.js";
 import { formOf, takeIn } from "../staff/intake.js";
 import { Lanes } from "../staff/lanes.js";
@@ -100,7 +100,7 @@ test("a file's steps are told in order, from waiting to its end", async () => {
   };
   const lanes = { sending: new Lanes(1), following: new Lanes(1) };
   const file = new File(["text"], "안내.md");
-  const job = await takeIn(file, { title: "예금", readers: ["a", "b"] }, { api, ...lanes, tell: (step) => told.push(step) });
+  const job = await takeIn(file, { title: "예금", readers: ["a", "b"] }, { api, ...lanes, onStep: (step) => told.push(step) });
   assert.deepEqual(told.map(({ state }) => state), ["waiting", "sending", "sending", "accepted", "accepted", "running", "done"]);
   assert.equal(job.state, "done");
 });
@@ -109,7 +109,7 @@ test("a file that was approved before is not said to wait for an approval", asyn
   const told = [];
   const api = { upload: async () => ({ job_id: "j", document_id: "d", version: 3, state: "active" }) };
   const lanes = { sending: new Lanes(1), following: new Lanes(1) };
-  await takeIn(new File(["text"], "안내.md"), {}, { api, ...lanes, tell: (step) => told.push(step) });
+  await takeIn(new File(["text"], "안내.md"), {}, { api, ...lanes, onStep: (step) => told.push(step) });
   assert.deepEqual(told.map(({ state }) => state), ["waiting", "sending", "there"]);
   assert.deepEqual(progressOf(told.at(-1)), { key: "file_there", values: { version: 3 }, part: 1 });
 });
@@ -117,7 +117,7 @@ test("a file that was approved before is not said to wait for an approval", asyn
 test("a file that was changed after it was chosen is not taken for a lost connection", async () => {
   const api = { upload: () => Promise.reject(new ConnectionLost("error")) };
   const lanes = { sending: new Lanes(1), following: new Lanes(1) };
-  const refusal = async (file) => troubleOf(await takeIn(file, {}, { api, ...lanes, tell: () => {} }).catch((error) => error)).key;
+  const refusal = async (file) => troubleOf(await takeIn(file, {}, { api, ...lanes, onStep: () => {} }).catch((error) => error)).key;
   const file = new File(["text"], "안내.md");
   assert.equal(await refusal(file), "trouble_network");
   file.slice = () => ({ arrayBuffer: () => Promise.reject(new DOMException("changed", "NotReadableError")) });
@@ -182,7 +182,7 @@ test("the approve button is for a second person with the role, once the text was
 });
 
 test("a version offers what its state and the caller allow", () => {
-  const of = (state, me, visible = 1) => offered(me, { ...VERSION, state, visible_from: visible }).join();
+  const of = (state, me, visible = 1) => actionsFor(me, { ...VERSION, state, visible_from: visible }).join();
   assert.equal(of("indexed", PARK, null), "review,title,dates");
   assert.equal(of("active", PARK), "review,title");
   assert.equal(of("active", LEE), "review,title,dates,expire");
