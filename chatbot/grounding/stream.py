@@ -97,10 +97,10 @@ class GroundingStream:
             events = self._show_up_to(sentence, safe)
             events.append(self._cite(_nearest(supporting, sentence), start, len(self.text)))
         else:
-            shown = min(safe, _length_before_end(sentence))
-            while shown > self._shown_length and not self._is_stated(sentence, shown):  # "14 years" of "14 years old"
-                shown = len(sentence[: shown - _length_of_last_word(sentence[:shown])].rstrip())
-            events = self._show_up_to(sentence, shown)
+            end = min(safe, _length_before_end(sentence))
+            while end > self._shown_length and not self._is_stated(sentence, end):  # "14 years" of "14 years old"
+                end = len(sentence[: end - _length_of_last_word(sentence[:end])].rstrip())
+            events = self._show_up_to(sentence, end)
             stating_units = self._stating_units if self._shown_length else []
             candidates = stating_units or self._units
             events += self._replace(_nearest(candidates, sentence) if candidates else None)

@@ -479,7 +479,7 @@ class Endpoint(Connection):
     async def ask(
         self, path: str, body: Mapping[str, object] | None, kind: type[_Reply], *, seconds: float = METADATA_SECONDS
     ) -> _Reply:
-        """Return the reply of a route that generates nothing; send a GET if there is no body, else a POST."""
+        """Return the reply of a route without generation; the request is a POST if it has a body, else a GET."""
         reply = await self.exchange("GET" if body is None else "POST", path, body, until=_now() + seconds)
         try:
             return msgspec.json.decode(reply, type=kind)

@@ -90,7 +90,7 @@ def _line_without_pictures(line: str) -> str:
     copied_to = 0
     last_close = line.rfind(")")
     for picture in _PICTURE.finditer(line):
-        if picture.end() > last_close:  # its address is not closed, so it is no picture
+        if picture.end() > last_close:  # the address is not closed: this is text, not a picture
             break
         if picture.start() >= copied_to:
             pieces += [line[copied_to : picture.start()], picture.group(1)]

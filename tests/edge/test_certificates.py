@@ -45,7 +45,7 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def shown(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     """The service's folder, like a mounted Secret: a link to the folder with the current files."""
     link = tmp_path / "shown"
     link.symlink_to(certificates(tmp_path / "first"))
@@ -81,10 +81,10 @@ Serve = Callable[..., AbstractAsyncContextManager[int]]
 
 
 @pytest.fixture
-def served(shown: Path) -> Serve:
+def served(folder: Path) -> Serve:
     @asynccontextmanager
     async def serve(more: anyio.Event | None = None, **files: Path) -> AsyncGenerator[int]:
-        settings = ServerTlsSettings(cert_file=shown / "server.pem", key_file=shown / "server.key", **files)
+        settings = ServerTlsSettings(cert_file=folder / "server.pem", key_file=folder / "server.key", **files)
         with bind("127.0.0.1", 0) as bound:
             async with listening(counting_app(more or anyio.Event()), bound, limits=LIMITS, certificate=settings):
                 yield bound.getsockname()[1]
@@ -121,16 +121,16 @@ async def until_seen(port: int, folder: Path) -> None:
                 return
 
 
-async def test_plain_text_is_refused_where_tls_is_served(served: Serve, shown: Path) -> None:
-    async with served() as port, httpx2.AsyncClient(verify=trusting(shown)) as http:
+async def test_plain_text_is_refused_where_tls_is_served(served: Serve, folder: Path) -> None:
+    async with served() as port, httpx2.AsyncClient(verify=trusting(folder)) as http:
         assert (await http.get(f"https://127.0.0.1:{port}/")).json() == "here"
         with pytest.raises(httpx2.TransportError):
             await http.get(f"http://127.0.0.1:{port}/")
         assert (await http.get(f"https://127.0.0.1:{port}/")).json() == "here"
 
 
-async def test_a_version_before_1_2_is_refused(served: Serve, shown: Path) -> None:
-    old = trusting(shown)
+async def test_a_version_before_1_2_is_refused(served: Serve, folder: Path) -> None:
+    old = trusting(folder)
     with pytest.deprecated_call():
         old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     old.set_ciphers("DEFAULT:@SECLEVEL=0")
@@ -148,12 +148,12 @@ async def refused(port: int, context: ssl.SSLContext) -> bool:
 
 
 async def test_only_client_certificates_of_the_authority_are_accepted(
-    served: Serve, shown: Path, tmp_path: Path
+    served: Serve, folder: Path, tmp_path: Path
 ) -> None:
     stranger = certificates(tmp_path / "stranger")
-    async with served(client_ca_file=shown / "ca.pem") as port:
-        ours, none, theirs = (trusting(shown) for _ in range(3))
-        ours.load_cert_chain(shown / "client.pem", shown / "client.key")
+    async with served(client_ca_file=folder / "ca.pem") as port:
+        ours, none, theirs = (trusting(folder) for _ in range(3))
+        ours.load_cert_chain(folder / "client.pem", folder / "client.key")
         theirs.load_cert_chain(stranger / "client.pem", stranger / "client.key")
         assert [await refused(port, context) for context in (ours, none, theirs)] == [False, True, True]
 
@@ -178,9 +178,9 @@ async def test_an_unfinished_handshake_is_closed(served: Serve, begun: bytes) ->
         assert LIMITS.head_seconds - 0.1 < await ended(wire) < LIMITS.head_seconds + patient(1)
 
 
-async def test_a_request_sent_with_the_handshakes_end_is_answered(served: Serve, shown: Path) -> None:
+async def test_a_request_sent_with_the_handshakes_end_is_answered(served: Serve, folder: Path) -> None:
     received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = trusting(shown).wrap_bio(received, sent, server_hostname="127.0.0.1")
+    client = trusting(folder).wrap_bio(received, sent, server_hostname="127.0.0.1")
     async with served() as port, await anyio.connect_tcp("127.0.0.1", port) as wire:
         with anyio.fail_after(20):
             while True:
@@ -201,10 +201,10 @@ async def test_a_request_sent_with_the_handshakes_end_is_answered(served: Serve,
     assert reply.startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_a_hello_sent_before_the_accept_begins_a_handshake(served: Serve, shown: Path) -> None:
+async def test_a_hello_sent_before_the_accept_begins_a_handshake(served: Serve, folder: Path) -> None:
     sent = ssl.MemoryBIO()
     with suppress(ssl.SSLWantReadError):
-        trusting(shown).wrap_bio(ssl.MemoryBIO(), sent, server_hostname="127.0.0.1").do_handshake()
+        trusting(folder).wrap_bio(ssl.MemoryBIO(), sent, server_hostname="127.0.0.1").do_handshake()
     async with served() as port:
         with socket.create_connection(("127.0.0.1", port)) as wire:  # blocks the event loop
             wire.sendall(sent.read())
@@ -215,17 +215,17 @@ async def test_a_hello_sent_before_the_accept_begins_a_handshake(served: Serve, 
 
 
 async def test_streams_continue_while_a_renewed_certificate_is_loaded(
-    served: Serve, shown: Path, tmp_path: Path
+    served: Serve, folder: Path, tmp_path: Path
 ) -> None:
     more, second = anyio.Event(), certificates(tmp_path / "second")
     async with (
         served(more) as port,
-        httpx2.AsyncClient(verify=trusting(shown), timeout=20) as http,
+        httpx2.AsyncClient(verify=trusting(folder), timeout=20) as http,
         http.stream("GET", f"https://127.0.0.1:{port}/slow") as reply,
     ):
         parts = reply.aiter_bytes()
         assert await anext(parts) == b"begun,"
-        show(shown, second)
+        show(folder, second)
         await until_seen(port, second)
         more.set()
         assert b"".join([part async for part in parts]) == b"ended"
@@ -239,28 +239,28 @@ def lines() -> Iterator[io.StringIO]:
 
 @pytest.mark.parametrize("is_replaced", [True, False], ids=["not of the key", "missing"])
 async def test_an_unusable_certificate_is_not_loaded(
-    served: Serve, shown: Path, tmp_path: Path, lines: io.StringIO, *, is_replaced: bool
+    served: Serve, folder: Path, tmp_path: Path, lines: io.StringIO, *, is_replaced: bool
 ) -> None:
     second = certificates(tmp_path / "second")
     async with served() as port:
-        first = shutil.copytree(shown, tmp_path / "copied")
-        (shown / "server.pem").unlink()
+        first = shutil.copytree(folder, tmp_path / "copied")
+        (folder / "server.pem").unlink()
         if is_replaced:
-            shutil.copy(second / "server.pem", shown / "server.pem")
+            shutil.copy(second / "server.pem", folder / "server.pem")
         with anyio.fail_after(patient(4)):
             while "certificate_load_failed" not in lines.getvalue():
                 await anyio.sleep(0.02)
         assert await seen_by(port, first) == serial_of(first)
-        shutil.copytree(second, shown, dirs_exist_ok=True)
+        shutil.copytree(second, folder, dirs_exist_ok=True)
         await until_seen(port, second)
 
 
-def test_unusable_certificate_files_are_refused(shown: Path, tmp_path: Path) -> None:
+def test_unusable_certificate_files_are_refused(folder: Path, tmp_path: Path) -> None:
     second = certificates(tmp_path / "second")
     for files, sentence in (
         ({"cert_file": tmp_path / "none.pem"}, "none.pem is not a file"),
-        ({"cert_file": shown / "server.pem", "key_file": second / "server.key"}, "is not a certificate with its key"),
-        ({"client_ca_file": shown / "ca.pem"}, "need the cert_file that the service shows"),
+        ({"cert_file": folder / "server.pem", "key_file": second / "server.key"}, "is not a certificate with its key"),
+        ({"client_ca_file": folder / "ca.pem"}, "need the cert_file that the service shows"),
     ):
         with pytest.raises(ValidationError, match=sentence):
             ServerTlsSettings.model_validate(files)
