@@ -16,7 +16,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from chatbot.api import LocalSigner, create_app, demo_signer, key_pair, until_stopped
+from chatbot.api import PRIVATE_KEY, LocalSigner, create_app, demo_signer, until_stopped
 from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open_anchors
 from chatbot.calibration import CalibrationRefused
 from chatbot.errors import AuditUnavailable, ChatError, NotFound
@@ -34,7 +34,15 @@ from knowledge.embedding import EmbeddingUnavailable
 from knowledge.identity import DEMO_TENANT, MACHINE, ROLES, Principal
 from knowledge.index import IndexRefused, IndexUnavailable
 from knowledge.service_keys import KEY_ROLES, KeyRefused, NewKey, ServiceKey, ServiceKeys, load_service_keys
-from knowledge.storage import UNAVAILABLE, close_engine, migrate_database, open_engine, revision
+from knowledge.storage import (
+    UNAVAILABLE,
+    DatabaseMissing,
+    close_engine,
+    migrate_database,
+    open_engine,
+    require_database,
+    revision,
+)
 from knowledge.tls import TlsRefused
 from knowledge.withdrawals import StopChange, change_target, load_withdrawals
 from telemetry.groups import leaves
@@ -76,6 +84,17 @@ def settings_or_exit(kind: type[S]) -> S:
             typer.echo(f"chatbot: {line}", err=True)
         typer.echo("chatbot: docs/settings.md lists every environment variable.", err=True)
         raise typer.Exit(2) from exc
+
+
+def settings_of_database(kind: type[S]) -> S:
+    """Read the settings of a command that needs an existing database, or print one line and exit with 2."""
+    settings = settings_or_exit(kind)
+    try:
+        require_database(settings.database)
+    except DatabaseMissing as exc:
+        typer.echo(f"chatbot: {exc}", err=True)
+        raise typer.Exit(2) from exc
+    return settings
 
 
 @app.command()
@@ -154,7 +173,11 @@ def token(
     data_dir: Annotated[Path, typer.Option(envvar="DATA_DIR", help="The data folder of `make run`.")] = Path(".data"),
 ) -> None:
     """Print a token signed with the demo key of `make run`: curl -H "Authorization: Bearer $(chatbot token)" …"""
-    private, _ = key_pair(data_dir)
+    private = data_dir / PRIVATE_KEY
+    if not private.exists():
+        where = "run this command in the folder of `make run`, or set DATA_DIR"
+        typer.echo(f"chatbot: there is no demo key {private}: {where}", err=True)
+        raise typer.Exit(2)
     who = Principal(tenant=tenant, sub=name, roles=frozenset(role), groups=frozenset(group))
     typer.echo(LocalSigner(private.read_text("ascii")).token(who, hours=hours)[0])
 
@@ -253,7 +276,7 @@ def line_of(key: ServiceKey) -> str:
 
 def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
     """Call `use` and return its result, or print why it failed and exit."""
-    settings = settings_or_exit(CommandSettings)
+    settings = settings_of_database(CommandSettings)
 
     async def use_keys() -> T:
         engine = open_engine(settings.database, settings.database_tls)
@@ -277,7 +300,7 @@ def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
 def _change_stop(
     action: Literal["stop", "resume"], model: str | None, tenant: str | None, by: str, reason: str
 ) -> None:
-    settings = settings_or_exit(CommandSettings)
+    settings = settings_of_database(CommandSettings)
     change = StopChange(action=action, model=model, tenant=tenant, by=by, reason=reason, at=time.time())
     try:
         typer.echo(asyncio.run(_apply_change(settings, change)))
@@ -345,7 +368,7 @@ def verify(
     open_minutes: Annotated[float, typer.Option(help="An answer that is open for longer than this is a problem.")] = 15,
 ) -> None:
     """Check the chain and its anchors for rows that were edited, removed, reordered or never closed; exit 1 if any."""
-    settings = settings_or_exit(AuditCommandSettings)
+    settings = settings_of_database(AuditCommandSettings)
     problems = with_audit(
         settings, partial(_verify, unclosed_before=time.time() - open_minutes * 60, settings=settings)
     )
@@ -360,7 +383,7 @@ def verify(
 @audit_app.command()
 def prune(by: By) -> None:
     """Remove the rows older than AUDIT_KEPT_DAYS; the chain of the other rows stays valid."""
-    settings = settings_or_exit(AuditCommandSettings)
+    settings = settings_of_database(AuditCommandSettings)
     since = settings.audit_kept_since(time.time())
     if since == 0:
         typer.echo(

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -18,7 +17,6 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
-from sqlalchemy import make_url
 
 from edge import PortTaken, bind, listening, wrong_settings
 from ingest.app import create_app
@@ -51,7 +49,7 @@ from knowledge.bank import Banks, read_banks
 from knowledge.command_line import AsJson, TenantOption, complete, print_json
 from knowledge.embedding import EmbeddingUnavailable, read_model_config
 from knowledge.index import IndexInUse, IndexRefused, IndexUnavailable
-from knowledge.storage import UNAVAILABLE, migrate_database, open_engine
+from knowledge.storage import UNAVAILABLE, DatabaseMissing, migrate_database, open_engine, require_database
 from knowledge.tls import TlsRefused
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
@@ -65,8 +63,8 @@ RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "
 """Ray would send usage statistics and draw its own progress bars."""
 
 USER_FACING_ERRORS = (
-    BatchStopped, EmbeddingUnavailable, IndexRefused, ManifestError, ParserUnavailable, PortTaken, TlsRefused,
-    WeightsMissing,
+    BatchStopped, DatabaseMissing, EmbeddingUnavailable, IndexRefused, ManifestError, ParserUnavailable, PortTaken,
+    TlsRefused, WeightsMissing,
 )  # fmt: skip
 """Errors whose message is printed as is."""
 
@@ -330,7 +328,7 @@ async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None) -> 
 
 @asynccontextmanager
 async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, JobClaims]]:
-    _require_database(settings)
+    require_database(settings.database)
     engine = open_engine(settings.database, settings.database_tls)
     try:
         catalogue = Catalogue(engine)
@@ -338,14 +336,6 @@ async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, JobC
         yield catalogue, JobClaims(catalogue)
     finally:
         await engine.dispose()
-
-
-def _require_database(settings: Settings) -> None:
-    """Refuse to work with a SQLite database that doesn't exist, which SQLite would create empty."""
-    url = make_url(settings.database)
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
-        where = "run this command in the folder that has it, or set DATA_DIR or DATABASE_URL"
-        raise CatalogueUnavailable(f"there is no database {url.database}: {where}")
 
 
 @app.command("rebuild")
@@ -358,7 +348,7 @@ def rebuild_command() -> None:
 
 
 async def _rebuild(settings: Settings, console: Console) -> bool:
-    _require_database(settings)
+    require_database(settings.database)
     async with open_services(settings, works_jobs=False) as services:
         tally = await rebuild(services, _report_to(console))
     console.print(f"{tally.written} of {tally.total} versions written again, {len(tally.failed)} failed.")
@@ -375,7 +365,7 @@ def reindex_command() -> None:
 
 
 async def _reindex(settings: Settings, console: Console) -> bool:
-    _require_database(settings)
+    require_database(settings.database)
     async with open_services(settings, works_jobs=False, any_embedder=True) as services:
         tally = await reindex(services, _report_to(console))
         collection = services.index.collection

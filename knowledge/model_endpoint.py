@@ -45,7 +45,7 @@ class ModelEndpointSettings(TlsSettings, frozen=True):
 
     @model_validator(mode="after")
     def _endpoint_can_be_used(self) -> Self:
-        if self.has_files and (self.url is None or self.url.scheme != "https"):
+        if any((self.ca_file, self.cert_file, self.key_file)) and (self.url is None or self.url.scheme != "https"):
             raise ValueError("TLS files are set, but the url does not begin with https://")
         return self
 

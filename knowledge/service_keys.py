@@ -204,11 +204,7 @@ class ServiceKeys:
                 return tuple(_key_of(row) for row in (await connection.execute(newest)).all())
 
     async def read(self) -> None:
-        """Read the active keys.
-
-        Raises:
-            UNAVAILABLE: the table cannot be read.
-        """
+        """Read the active keys; raise one of `UNAVAILABLE` if the table cannot be read."""
         began = self._clock()  # the read may miss revocations from this time on
         columns = (KEYS.c.id, KEYS.c.digest, KEYS.c.tenant, KEYS.c.roles, KEYS.c.expires_at)
         with anyio.fail_after(DEADLINE_SECONDS):

@@ -69,7 +69,21 @@ def test_a_command_requires_only_the_settings_that_it_uses(
 
 
 @pytest.mark.usefixtures("own_logs")
+@pytest.mark.parametrize(
+    "arguments", [["keys", "list"], ["stop", "--by", "lee", "--reason", "a test"], ["audit", "verify"]]
+)
+def test_a_command_in_another_folder_names_the_missing_database_and_makes_none(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(app, arguments, env={"DATA_DIR": str(tmp_path / "data"), "AUDIT_KEY": "k" * 32})
+    assert result.exit_code == 2
+    assert f"there is no database {tmp_path}/data/bank.db" in result.output
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.usefixtures("own_logs")
 def test_audit_verify_of_a_database_without_tables_names_migrate(tmp_path: Path) -> None:
+    (tmp_path / "bank.db").touch()
     env = {"DATA_DIR": str(tmp_path), "AUDIT_KEY": "k" * 32}
     result = CliRunner().invoke(app, ["audit", "verify"], env=env)
     assert (result.exit_code, result.output) == (

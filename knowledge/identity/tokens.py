@@ -251,7 +251,9 @@ class Authenticator:
             unverified = jwt.decode_complete(token, options={"verify_signature": False})
             if unverified["header"].get("alg") not in ALGORITHMS:
                 raise TokenRefused("the token's algorithm is not accepted")
-            issuer = self._issuer(unverified["payload"].get("iss"))
+            issuer = self._issuers.get(str(unverified["payload"].get("iss")))  # not verified yet
+            if issuer is None:
+                raise TokenRefused("the token's issuer is not accepted")
             claims = await self._signed_claims(
                 token, unverified["header"].get("kid"), issuer, audience or issuer.audience
             )
@@ -271,12 +273,6 @@ class Authenticator:
             return _decoded(token, key, issuer, audience)
         except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
             return _decoded(token, await keys.key(key_id, failed=key), issuer, audience)
-
-    def _issuer(self, name: object) -> Issuer:
-        """Return the issuer that a token names; its signature is not verified yet."""
-        if not isinstance(name, str) or name not in self._issuers:
-            raise TokenRefused("the token's issuer is not accepted")
-        return self._issuers[name]
 
 
 def _decoded(token: str, key: jwt.PyJWK, issuer: Issuer, audience: str) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from knowledge.storage.database import (
     UNAVAILABLE,
+    DatabaseMissing,
     DatabaseUrl,
     close_engine,
     database_connection,
     impatient_transaction,
     open_engine,
+    require_database,
     transaction_lock,
 )
 from knowledge.storage.migrate import Schema, migrate, migrate_database, revision
@@ -16,6 +18,7 @@ from knowledge.storage.store_clock import StoreClock, open_clock
 
 __all__ = [
     "UNAVAILABLE",
+    "DatabaseMissing",
     "DatabaseUrl",
     "Schema",
     "StoreClock",
@@ -28,6 +31,7 @@ __all__ = [
     "open_engine",
     "open_s3",
     "polled",
+    "require_database",
     "revision",
     "s3_address",
     "transaction_lock",

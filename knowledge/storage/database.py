@@ -56,6 +56,19 @@ def database_connection(url: str, tls: TlsSettings) -> Connection:
     return Connection(part="the database", url=address, setting="DATABASE_TLS", tls=tls)
 
 
+class DatabaseMissing(Exception):
+    """The SQLite database does not exist; the message says what to do."""
+
+
+def require_database(url: str) -> None:
+    """Raise `DatabaseMissing` instead of letting a command's connection create an empty SQLite database."""
+    parts = make_url(url)
+    if parts.get_backend_name() == "sqlite" and parts.database and not Path(parts.database).exists():
+        raise DatabaseMissing(
+            f"there is no database {parts.database}: set DATA_DIR or DATABASE_URL, or change the folder"
+        )
+
+
 def open_engine(url: str, tls: TlsSettings = SYSTEM_TLS) -> AsyncEngine:
     """Return an engine; SQLite uses WAL mode, so that readers and a writer do not block each other.
 

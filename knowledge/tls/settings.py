@@ -44,11 +44,6 @@ class TlsFiles(BaseModel, frozen=True):
                 raise ValueError(f"{files} is not a certificate with its key ({tls_reason(exc)})") from exc
         return self
 
-    @property
-    def has_files(self) -> bool:
-        """Whether any file is set."""
-        return any((self.ca_file, self.cert_file, self.key_file))
-
 
 class TlsSettings(TlsFiles, frozen=True):
     """The TLS settings of one connection; the server's certificate is always verified."""

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import jwt
 import pytest
 from typer.testing import CliRunner
 
 from chatbot.__main__ import app
-from chatbot.api import demo_signer, key_pair
+from chatbot.api import AUDIENCE, demo_signer, key_pair
 from chatbot.settings import check_demo_host
 from run import CannotRun, prepare_identity, read_settings
 
@@ -52,7 +53,13 @@ def test_make_run_names_a_wrong_setting_in_a_sentence(monkeypatch: pytest.Monkey
 
 def test_a_token_is_signed_with_the_key_in_the_data_folder(tmp_path: Path) -> None:
     named, chosen = tmp_path / "named", tmp_path / "chosen"
+    public = {folder: key_pair(folder)[1].read_text("ascii") for folder in (named, chosen)}
     runner = CliRunner(env={"DATA_DIR": str(named)})
-    assert runner.invoke(app, ["token"]).exit_code == 0
-    assert runner.invoke(app, ["token", "--data-dir", str(chosen)]).exit_code == 0
-    assert [len(list(folder.glob("demo-key*"))) for folder in (named, chosen)] == [2, 2]
+    for arguments, folder in ([], named), (["--data-dir", str(chosen)], chosen):
+        printed = runner.invoke(app, ["token", *arguments]).output.strip()
+        assert jwt.decode(printed, public[folder], algorithms=["ES256"], audience=AUDIENCE)["sub"] == "guest"
+
+
+def test_a_token_in_another_folder_names_the_missing_key_and_makes_none(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["token", "--data-dir", str(tmp_path)])
+    assert (result.exit_code, "DATA_DIR" in result.output, list(tmp_path.iterdir())) == (2, True, [])
