@@ -65,7 +65,7 @@ class Issuer(BaseModel, frozen=True, extra="forbid"):
         min_length=1,
         max_length=LONGEST_TENANT,
         pattern=r"^[^{]*$",
-        description="All tokens of the issuer belong to this tenant if they have no claim for it.",
+        description="All tokens of the issuer belong to this tenant, whatever their claims say.",
     )
     roles_claim: ClaimPath = Field("roles", description="The list of roles is at this path of claims.")
     groups_claim: ClaimPath = Field("groups", description="The list of groups is at this path of claims.")
