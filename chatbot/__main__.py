@@ -29,7 +29,7 @@ from chatbot.wiring import open_replay_context, open_services
 from edge import PortTaken, bind, listening, wrong_settings
 from knowledge import withdrawals
 from knowledge.bank import BankRefused
-from knowledge.command_line import AsJson, complete, print_json
+from knowledge.command_line import AsJson, add_common_help, print_json
 from knowledge.embedding import EmbeddingUnavailable
 from knowledge.identity import DEMO_TENANT, MACHINE, ROLES, Principal
 from knowledge.index import IndexRefused, IndexUnavailable
@@ -226,8 +226,8 @@ def list_keys(
     tenant: Annotated[str | None, typer.Option(help="Only the keys of this tenant.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List all keys, newest first, including expired and revoked keys."""
-    listed_keys = with_keys(lambda keys, _siem: keys.all(tenant=tenant))
+    """List the newest 1,000 keys, including expired and revoked keys."""
+    listed_keys = with_keys(lambda keys, _siem: keys.newest(tenant=tenant))
     if as_json:
         print_json(list(listed_keys))
         return
@@ -439,7 +439,7 @@ async def _verify(
     return problems
 
 
-complete(app, "Exit codes: 0 done; 1 something failed, or differs; 2 an argument or a setting is wrong.")
+add_common_help(app, "Exit codes: 0 done; 1 something failed, or differs; 2 an argument or a setting is wrong.")
 
 if __name__ == "__main__":
     app()

@@ -36,7 +36,7 @@ from ingest.errors import IngestError
 from ingest.parsing import WeightsMissing
 from ingest.settings import Settings
 from knowledge.bank import BankRefused, read_banks
-from knowledge.command_line import complete
+from knowledge.command_line import add_common_help
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 
@@ -333,7 +333,7 @@ def write_go_live(result: calibrate.CalibrationResult, fitted: Calibration, spec
     (output / "go-live.md").write_text(text, "utf-8")
 
 
-complete(app, "Exit codes: 0 done; 1 below a gate; 2 nothing measured; 130 interrupted.")
+add_common_help(app, "Exit codes: 0 done; 1 below a gate; 2 nothing measured; 130 interrupted.")
 
 if __name__ == "__main__":
     app()

@@ -46,7 +46,7 @@ from ingest.uploads import open_blobs
 from ingest.wiring import open_services
 from knowledge import withdrawals
 from knowledge.bank import Banks, read_banks
-from knowledge.command_line import AsJson, TenantOption, complete, print_json
+from knowledge.command_line import AsJson, TenantOption, add_common_help, print_json
 from knowledge.embedding import EmbeddingUnavailable, read_model_config
 from knowledge.index import IndexInUse, IndexRefused, IndexUnavailable
 from knowledge.storage import UNAVAILABLE, DatabaseMissing, migrate_database, open_engine, require_database
@@ -390,7 +390,7 @@ def _index_unavailable(exc: IndexUnavailable) -> str:
     return f"{exc}."
 
 
-complete(app, "Exit codes: 0 done; 1 something failed; 2 an argument or a setting is wrong; 130 interrupted.")
+add_common_help(app, "Exit codes: 0 done; 1 something failed; 2 an argument or a setting is wrong; 130 interrupted.")
 
 if __name__ == "__main__":
     app()

@@ -134,7 +134,7 @@ class Bank(_Part):
         return self.names.ko if language == "ko" else self.names.en
 
     def filled(self, text: str, language: Language) -> str:
-        """Fill in the bank's name, telephone and helplines in a text."""
+        """Return the text with its placeholders replaced by the bank's name, telephone and helplines."""
         helplines = self.helplines
         return text.format(
             bank=self.name(language),
@@ -205,11 +205,11 @@ def read_banks(path: Path) -> Banks:
     banks = {str(name): _bank(path, shared | entry, f"tenants.{name}.") for name, entry in tenants.items()}
     hosts = [host.lower() for bank in (first, *banks.values()) for host in bank.hosts]
     if len(set(hosts)) < len(hosts):
-        raise BankRefused(f"{path}: hosts: one is named twice; each shows the pages of one bank")
+        raise BankRefused(f"{path}: hosts: a host is listed twice; a host shows the pages of one bank")
     return Banks(first, banks)
 
 
-def _readable(path: Path) -> Path:
+def _checked_bank_file(path: Path) -> Path:
     try:
         read_banks(path)
     except BankRefused as exc:
@@ -217,12 +217,12 @@ def _readable(path: Path) -> Path:
     return path
 
 
-BankFile = Annotated[Path, AfterValidator(_readable)]
+BankFile = Annotated[Path, AfterValidator(_checked_bank_file)]
 """A setting with the path of a `BANK_FILE`; validation reads the file, so that errors show before anything starts."""
 
 
 def _bank(path: Path, described: Mapping[str, Any], where: str = "") -> Bank:
-    """Return the validated bank, with a relative logo path resolved against the bank file's folder."""
+    """Return the validated bank, its logo's path resolved in the file's folder; `where` precedes the keys in errors."""
     try:
         bank = Bank.model_validate(described)
         if bank.logo is not None:

@@ -29,7 +29,7 @@ class CallResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Permission for one call; `period` counts state changes, and a `probe` result opens or closes the breaker."""
+    """Permission for one call; `period` counts state changes; the result of a `probe` opens or closes the breaker."""
 
     period: int
     probe: bool

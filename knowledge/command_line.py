@@ -15,7 +15,7 @@ def print_json(value: object) -> None:
     typer.echo(msgspec.json.encode(value, enc_hook=sorted).decode())
 
 
-def complete(app: typer.Typer, exit_codes: str) -> None:
+def add_common_help(app: typer.Typer, exit_codes: str) -> None:
     """Add `--version` to an app, and the exit codes to its help and to the help of each of its commands."""
 
     def options(

@@ -121,7 +121,7 @@ class AccessDenied(EndpointRefused):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class EndpointAccess:
     """The parts of every request to an endpoint: headers (with its key), our TLS, and extra body fields."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -149,12 +149,12 @@ class Connection:
         http: aiohttp.ClientSession,
         url: URL,
         *,
-        access: Access | None = None,
+        access: EndpointAccess | None = None,
         address: str | None = None,
         remedies: Remedies | None = None,
     ) -> None:
         self.url = url
-        self.access = access or Access()
+        self.access = access or EndpointAccess()
         self._at = url if address is None else url.with_host(address)
         self._host_header = {} if address is None else {"Host": url.host_port_subcomponent or ""}
         self._server_name = url.host if address is not None and url.scheme == "https" else None
@@ -201,7 +201,7 @@ class Connection:
         async def reply() -> bytes:
             async with await self.send(method, path, body, headers) as response:
                 await self.check_status(response)
-                return await self.whole(response)
+                return await self.read_body(response)
 
         with self.translating_errors():
             return await self.within(reply(), "reply", until)
@@ -235,7 +235,7 @@ class Connection:
             return
         beginning = await _beginning(response)
         response.close()
-        # A 403 with an HTML page comes from a firewall that blocks the question; a wrong key fails the first GET.
+        # A 403 with an HTML page comes from a firewall that blocks the question; a wrong key would fail an earlier GET.
         by_firewall = response.status == 403 and response.method == "POST" and beginning.lstrip().startswith(b"<")
         raise self.failure(response.status, beginning, by_firewall=by_firewall)
 
@@ -255,7 +255,7 @@ class Connection:
             return WrongModel(f"{self.name}: it has no such model or route ({reason}): {self._remedies.address}")
         return ReplyBroken(f"{self.name}: status {status}")
 
-    async def whole(self, response: aiohttp.ClientResponse) -> bytes:
+    async def read_body(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the body of a reply.
 
         Raises:
@@ -270,7 +270,7 @@ class Connection:
 
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
-        """Translate the driver's exceptions."""
+        """Translate aiohttp's exceptions to subclasses of `EndpointFailed`."""
         try:
             yield
         except (aiohttp.ClientError, OSError, RecursionError) as exc:

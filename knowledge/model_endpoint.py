@@ -18,8 +18,8 @@ from yarl import URL
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.model_connection import (
     RESULTS,
-    Access,
     Connection,
+    EndpointAccess,
     EndpointAway,
     EndpointFailed,
     EndpointRefused,
@@ -58,7 +58,7 @@ class ModelEndpoint:
     """One address of a model's server; `setting` is the prefix of the setting names in error messages."""
 
     def __init__(
-        self, http: aiohttp.ClientSession, url: URL, *, setting: str, access: Access, breaker: Breaker
+        self, http: aiohttp.ClientSession, url: URL, *, setting: str, access: EndpointAccess, breaker: Breaker
     ) -> None:
         remedies = Remedies(
             key=f"set {setting}__API_KEY to the one of this server",
@@ -85,7 +85,7 @@ class ModelEndpoint:
         failure: EndpointAway | None = None
         for attempt in range(1, most_attempts + 1):
             try:
-                return await self._permitted(body, deadline)
+                return await self._ask_once(body, deadline)
             except EndpointAway as exc:
                 if failure is None or now() < deadline:
                     failure = exc
@@ -96,7 +96,7 @@ class ModelEndpoint:
                 await asyncio.sleep(pause)
         raise ValueError("most_attempts is below 1")
 
-    async def _permitted(self, body: Mapping[str, object], deadline: float) -> bytes:
+    async def _ask_once(self, body: Mapping[str, object], deadline: float) -> bytes:
         """Call once if the breaker permits it, and record the outcome.
 
         Raises:
@@ -131,10 +131,10 @@ async def open_model_endpoint(
         tls = await asyncio.to_thread(settings.context) if url.scheme == "https" else None
     except (OSError, UnicodeDecodeError) as exc:  # ssl.SSLError is an OSError
         raise EndpointRefused(f"the key or the TLS files of {setting} cannot be used: {exc}") from exc
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    access = EndpointAccess(headers={"Authorization": f"Bearer {key}"} if key else {}, tls=tls)
     async with open_session() as http:
         breaker = Breaker(BreakerSettings(), jitter=partial(_JITTER.uniform, 0.8, 1.0))
-        yield ModelEndpoint(http, url, setting=setting, access=Access(headers=headers, tls=tls), breaker=breaker)
+        yield ModelEndpoint(http, url, setting=setting, access=access, breaker=breaker)
 
 
 def call_address(server: URL, call: str) -> URL:

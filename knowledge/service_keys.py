@@ -31,9 +31,9 @@ log = structlog.get_logger(__name__)
 
 KEY_ROLES: Final = ROLES - {"approver"}
 """The roles that a key may have; approving a version takes a person."""
-MOST_OF_TENANT = 100
-"""The most active keys of a tenant; every process holds all keys and reads them each second."""
-MOST_LISTED = 1000
+MOST_KEYS_PER_TENANT = 100
+"""The maximum number of a tenant's active keys; every process holds all active keys and reads them each second."""
+MOST_LISTED = 1_000
 POLL_SECONDS = 1.0
 DEADLINE_SECONDS = 2.0
 KNOWN_FOR_SECONDS = 5.0  # the age at which the last read of the keys is too old
@@ -161,8 +161,8 @@ class ServiceKeys:
         with anyio.fail_after(DEADLINE_SECONDS):
             async with self._engine.begin() as connection:
                 await transaction_lock(connection, "service keys")
-                if (await connection.execute(active_count)).scalar_one() >= MOST_OF_TENANT:
-                    raise KeyRefused(f"{MOST_OF_TENANT} keys are in force: revoke one first")
+                if (await connection.execute(active_count)).scalar_one() >= MOST_KEYS_PER_TENANT:
+                    raise KeyRefused(f"{MOST_KEYS_PER_TENANT} keys are in force: revoke one first")
                 await connection.execute(insert(KEYS).values(columns | times))
                 row = (await connection.execute(select(KEYS).where(KEYS.c.id == key_id))).one()
         log.warning("service_key_created", key=key_id, by=new.made_by, tenant=new.tenant, roles=sorted(new.roles))
@@ -190,8 +190,8 @@ class ServiceKeys:
         await self.read()
         return _key_of(row) if row is not None else None
 
-    async def all(self, *, tenant: str | None = None) -> tuple[ServiceKey, ...]:
-        """Return all keys, newest first, revoked and expired ones included; with `tenant`, only that tenant's.
+    async def newest(self, *, tenant: str | None = None) -> tuple[ServiceKey, ...]:
+        """Return the newest MOST_LISTED keys, revoked and expired ones included; with `tenant`, only that tenant's.
 
         Raises:
             UNAVAILABLE: the table cannot be read.

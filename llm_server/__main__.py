@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from knowledge.command_line import AsJson, complete, print_json
+from knowledge.command_line import AsJson, add_common_help, print_json
 from knowledge.embedding import EmbeddingUnavailable, NotConverted, converted_folder
 from knowledge.profiles import UnknownProfile
 from llm_server.capacity import PeakLoad, plan_capacity
@@ -244,7 +244,7 @@ def _model_of(profile: Profile, root: Path) -> str:
     return str(root / weights.name)
 
 
-complete(app, "Exit codes: 0 done; 1 something failed; 2 an argument is wrong.")
+add_common_help(app, "Exit codes: 0 done; 1 something failed; 2 an argument is wrong.")
 
 if __name__ == "__main__":
     app()

@@ -27,8 +27,8 @@ from chatbot.chat import Chat, Message, alternating
 from chatbot.tokens import FAMILY_TOKENS, SpecialTokens
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.model_connection import (
-    Access,
     Connection,
+    EndpointAccess,
     EndpointFailed,
     EndpointRefused,
     Phase,
@@ -352,7 +352,7 @@ class Endpoint(Connection):
         group: Group = "primary",
         entry: str = "primary",
         model: str | None = None,
-        access: Access | None = None,
+        access: EndpointAccess | None = None,
         address: str | None = None,
         special_tokens: SpecialTokens = FAMILY_TOKENS,
         template_kwargs: Mapping[str, object] | None = None,

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from chatbot.models.endpoint import Group
-from knowledge.model_connection import Access
+from knowledge.model_connection import EndpointAccess
 from knowledge.profiles import UnknownProfile, read_deadlines
 from knowledge.tls import TlsFiles, TlsSettings
 
@@ -76,7 +76,7 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
         {}, description="The chat template gets these arguments, such as `enable_thinking: false`."
     )
 
-    def access(self, api_key: str | None) -> Access:
+    def access(self, api_key: str | None) -> EndpointAccess:
         """Return the headers, TLS context and fields for every request (blocking).
 
         `api_key` is LLM_API_KEY, which applies if the entry has no `api_key_variable`.
@@ -93,7 +93,7 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
         except OSError as exc:  # includes ssl.SSLError
             raise ModelsMisconfigured(f"the TLS files of {self.name} cannot be read: {exc}") from exc
         key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        return Access(headers={**self.headers, **key}, tls=tls, extra_body=self.extra_body)
+        return EndpointAccess(headers={**self.headers, **key}, tls=tls, extra_body=self.extra_body)
 
     @model_validator(mode="after")
     def _check(self) -> "ModelsFileEntry":
@@ -165,7 +165,7 @@ class ModelSettings(BaseModel, frozen=True):
             return ModelsFile.model_validate([{**self.llm_tls.model_dump(), **entry, "name": "primary"}])
         try:
             file = ModelsFile.model_validate(yaml.safe_load(self.models_file.read_text("utf-8")))
-            return ModelsFile(tuple(entry.over(self.tls) for entry in file.root))
+            return ModelsFile(tuple(entry.with_defaults(self.tls) for entry in file.root))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
             raise ModelsMisconfigured(f"MODELS_FILE {self.models_file} cannot be read: {exc}") from exc
         except ValidationError as exc:

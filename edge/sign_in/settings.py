@@ -37,9 +37,9 @@ class OidcSettings(BaseModel, frozen=True):
     timeout: ClassVar[float] = 5.0  # seconds; the deadline of a call to the provider
     tls: TlsSettings = TlsSettings()
 
-    def over(self, default: TlsFiles) -> "OidcSettings":
+    def with_defaults(self, default: TlsFiles) -> "OidcSettings":
         """Return these settings with missing TLS files taken from `default`."""
-        return self.model_copy(update={"tls": self.tls.over(default)})
+        return self.model_copy(update={"tls": self.tls.with_defaults(default)})
 
     def check_issuer(self, auth: AuthSettings | None) -> None:
         """Check that the provider is an accepted issuer and that its ID tokens cannot pass as access tokens.

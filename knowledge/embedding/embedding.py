@@ -196,7 +196,7 @@ class LocalEmbedder:
         return jobs
 
     def _next_passages(self) -> list[_Job]:
-        """Return the oldest passages that fit into a batch; each caller's are sorted by length."""
+        """Return the oldest passages that fit into a batch; those of one caller are sorted by length."""
         jobs = [self._passages.popleft()]
         free = BATCH_BYTES - jobs[0].size
         while self._passages and len(jobs) < self._settings.passage_batch and self._passages[0].size <= free:
@@ -205,7 +205,7 @@ class LocalEmbedder:
         return jobs
 
     def _receive(self, timeout: float | None) -> bool:
-        """Move a job from the inbox to its queue; return False if none arrives in `timeout` seconds (None: ever)."""
+        """Move a job from the inbox to its queue; return False if none comes in `timeout` seconds (None: wait)."""
         try:
             job = self._inbox.get(block=timeout != 0.0, timeout=timeout)
         except Empty:

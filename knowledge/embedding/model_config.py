@@ -42,7 +42,7 @@ class _Lengths(msgspec.Struct):
 
 
 def read_model_config(settings: EmbedderSettings) -> ModelConfig:
-    """Return the configuration from the settings, else from the folder's files (blocking), else the e5 defaults.
+    """Return the configuration from the settings, else from the folder's files (blocking), else by the model's name.
 
     Raises:
         EmbeddingUnavailable: a file is not valid JSON.

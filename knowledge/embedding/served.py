@@ -143,7 +143,7 @@ class EndpointEmbedder:
 
 
 def _open_cut(settings: EmbedderSettings, config: ModelConfig) -> Cut:
-    """Return a function that truncates texts to the model's limit, or leaves them as they are if that is unknown.
+    """Return a function that truncates texts to the model's limit, or returns them unchanged if the limit is unknown.
 
     Raises:
         EmbeddingUnavailable: the tokenizer cannot be read.
@@ -170,7 +170,7 @@ def _open_cut(settings: EmbedderSettings, config: ModelConfig) -> Cut:
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Translate the errors of an endpoint."""
+    """Translate the errors of an endpoint to EmbeddingUnavailable."""
     try:
         yield
     except EndpointFailed as exc:

@@ -80,7 +80,7 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
         if not self.model and self.revision is not None:
             raise ValueError("a revision needs the name of the hub's model: set model")
         if self.model and self.folder is None and self.url is None and self.revision is None:
-            raise ValueError("a model's name needs where it is: set folder, url, or the hub's revision")
+            raise ValueError("model is set, but not its place: set folder, url, or the hub's revision")
         return self
 
     @property

@@ -150,8 +150,8 @@ class AuthSettings(Issuer, frozen=True):
         for shorter, longer in pairwise(prefixes):
             if longer.startswith(shorter):
                 raise ValueError(
-                    f"AUTH__SUBJECT_PREFIX or one in AUTH__ISSUERS, {longer}, begins with another's, {shorter}: nobody "
-                    "with it could sign in"
+                    f"AUTH__SUBJECT_PREFIX or one in AUTH__ISSUERS, {longer}, begins with another issuer's, {shorter}: "
+                    "nobody with the longer prefix could sign in"
                 )
         if self.issuers and self.roles is None:
             raise ValueError(

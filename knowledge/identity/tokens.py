@@ -178,7 +178,7 @@ async def read_at_most(response: aiohttp.ClientResponse, most_bytes: int) -> byt
 
 
 def key_set(body: bytes) -> dict[str | None, jwt.PyJWK]:
-    """Return the usable keys of a JWKS (RFC 7517) by id; keys of a type that PyJWT does not know are ignored.
+    """Return the usable keys among the first 100 of a JWKS (RFC 7517) by id; types unknown to PyJWT are ignored.
 
     Raises:
         KeySetRefused: the body is not a key set, one of its keys is malformed, or none is usable.
@@ -219,7 +219,7 @@ class Authenticator:
         self._now = now
 
     async def verify(self, token: str, *, grace: float = 0.0) -> Principal:
-        """Return the principal of a token, accepted until `grace` seconds after its end, or of a service key.
+        """Return the principal of a token, accepted until `grace` seconds after its expiry, or of a service key.
 
         Raises:
             TokenRefused: the token is invalid.

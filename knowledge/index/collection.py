@@ -14,7 +14,7 @@ async def ensure_collection(engine: Engine, *, alias: str, vectors: Vectors, che
     """Return the collection that the alias points to; create both if the alias is missing.
 
     Raises:
-        EmbedderMismatch: with `check`, another embedder filled it.
+        EmbedderMismatch: with `check`, another embedder filled the collection.
     """
     target = await engine.alias_target(alias)
     name = target or f"{alias}-1"

@@ -198,7 +198,7 @@ class EdgeEngine:
         await self._update(collection, lambda: edge.UpdateOperation.delete_points_by_filter(_filter(only)))
 
     async def _update(self, collection: str, operation: Callable[[], edge.UpdateOperation]) -> None:
-        """Run a write on a collection; flush it if the last flush is too long ago."""
+        """Run a write on a collection; flush the collection if it has had unflushed writes for too long."""
 
         def update() -> None:
             shard = self._shard(collection)

@@ -38,7 +38,7 @@ class IndexInUse(IndexUnavailable):
 
 
 class IndexRefused(Exception):
-    """The index cannot be used until someone follows the message; a retry does not help."""
+    """The index cannot be used until an operator follows the message; a retry does not help."""
 
 
 class EmbedderMismatch(IndexRefused):
@@ -129,7 +129,7 @@ class Engine(Protocol):
     async def page(
         self, collection: str, only: Filter, *, limit: int, after: str | None = None
     ) -> tuple[list[StoredPoint], str | None]:
-        """Return a page of points that pass the filter, by id, and the start of the next page (None: the last)."""
+        """Return a page of matching points, ordered by id, and the next page's `after` (None: the last page)."""
 
     async def upsert(self, collection: str, points: Sequence[NewPoint]) -> None:
         """Write points, replacing those with the same id."""

@@ -64,8 +64,8 @@ def balanced(by_language: Sequence[Mapping[str, float]], *, share: float, candid
     """Return the `candidates` best cosines of several languages, on one scale.
 
     Each cosine is raised by `share` of the distance between its language's level and the highest level. A multilingual
-    embedder prefers the question's own language by .02 of .85: more than the distance between the right passage in the
-    other language and the twentieth in its own.
+    embedder scores passages in the question's own language higher by .02 (of .85): more than the distance between the
+    right passage in the other language and the twentieth in the question's own.
     """
     levels = [_level(scores) for scores in by_language]
     highest = max(levels, default=0.0)

@@ -40,7 +40,7 @@ from knowledge.terms import SparseTerms, Terms
 
 _T = TypeVar("_T")
 _EARLIER_WEIGHT = 0.5
-"""The weight of the earlier question's vector; the question's own weighs 1."""
+"""The weight of the earlier questions' vector; the question's own weighs 1."""
 _PAGE = 256
 _COUNT_EVERY = 5.0  # seconds between two counts of each tenant's points
 _MOST_TENANTS = 1000
@@ -113,7 +113,8 @@ class Index:
         """Return at most `limit` passages that `access` may read, best first; only the newest version of a document.
 
         Two versions of a document may be visible for a moment, while one replaces the other.
-        `earlier` is the previous question of the conversation, with a lower weight; `synonyms` are those of the words.
+        `earlier` holds the conversation's earlier questions, which weigh less. `synonyms` holds the glossary's synonyms
+        of words in all these questions, separated by blanks.
 
         Raises:
             IndexUnavailable: the index or the embedder does not answer.
@@ -162,7 +163,7 @@ class Index:
     ) -> list[Passage]:
         """Return the passages of a version in order, also of a draft: for the bank's staff, never for customers.
 
-        `most` limits them to the numbers `after` + 1 to `after` + `most`.
+        With `most`, only those numbered `after` + 1 to `after` + `most`; without it, `after` is ignored.
         """
         passage_filter = _version_filter(tenant, document_id, version)
         if most is not None:
@@ -280,7 +281,7 @@ class Index:
         await self._embed_question("ping")
 
     async def require_current(self) -> None:
-        """Raise EmbedderMismatch if another embedder filled the alias's collection: no search sees our writes."""
+        """Raise EmbedderMismatch if another embedder filled the alias's collection; no search would see our writes."""
         await self._ensure_started()
         await check_alias(self._engine, alias=self._settings.alias, vectors=_vectors_of(self._embedder))
 
@@ -348,7 +349,7 @@ class Index:
         return [name for name, embedder in embedders.items() if not own_vectors or embedder == self._embedder.name]
 
     async def _embed_question(self, question: str, earlier: str = "") -> list[float]:
-        """Return a question's vector, with half the weight for the earlier question's."""
+        """Return a question's vector, combined with the vector of the earlier questions at half the weight."""
         try:
             vectors = await self._embedder.embed_queries([question, earlier] if earlier else [question])
         except EmbeddingUnavailable as exc:
@@ -374,8 +375,8 @@ class Index:
     ) -> list[Hit]:
         """Read the points of the best candidates; skip those deleted since the search.
 
-        `cosines` are those of the dense search. A hit's `terms` are in units of the rarest term's weight: BM25's IDF of
-        a term in one of the tenant's `size` points.
+        `cosines` has the scores of the dense search. A hit's `terms` is the BM25 score divided by the weight (IDF) of
+        the rarest term possible, which only one of the tenant's `size` points contains.
         """
         if not best:
             return []
@@ -510,4 +511,4 @@ def _passage(payload: Payload) -> Passage:
     try:
         return msgspec.convert(payload, Passage)
     except msgspec.ValidationError as exc:
-        raise IndexUnavailable("a point of the collection holds no passage") from exc
+        raise IndexUnavailable("a point of the collection is not a valid passage") from exc

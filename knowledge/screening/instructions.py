@@ -2,7 +2,7 @@
 
 A dozen patterns match the usual tactics: override instructions, ask for the prompt, assign a role, forge a turn, steer
 the answer's form, hide markup. They are applied to the text as a model reads it, and again without each usual disguise.
-The design contains attacks that no pattern matches: prompt markers are removed from all text that is not the bank's
+The design limits attacks that no pattern matches: prompt markers are removed from all text that is not the bank's
 own, and an answer shows the text of passages (docs/threats.md).
 """
 

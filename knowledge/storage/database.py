@@ -142,5 +142,6 @@ def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:
     except sqlite3.OperationalError as exc:
         if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
             raise
-        # SQLite may not wait while another process switches the mode. That is enough, as the mode belongs to the file.
+        # SQLite sometimes fails at once instead of waiting while another process switches the mode. Then nothing is
+        # left to do: the mode is stored in the file, so the other's switch counts for this process too.
     cursor.close()

@@ -69,7 +69,7 @@ class Connection:
 class _Encrypted(Protocol):
     """Settings that inherit the default TLS files."""
 
-    def over(self, default: TlsFiles) -> Self: ...
+    def with_defaults(self, default: TlsFiles) -> Self: ...
 
 
 class EncryptedSettings(BaseSettings):
@@ -80,7 +80,7 @@ class EncryptedSettings(BaseSettings):
     @field_validator("*")
     @classmethod
     def _inherits_files(cls, value: object, info: ValidationInfo) -> object:
-        return value.over(info.data.get("tls", TlsFiles())) if isinstance(value, _Encrypted) else value
+        return value.with_defaults(info.data.get("tls", TlsFiles())) if isinstance(value, _Encrypted) else value
 
     @model_validator(mode="after")
     def _files_are_used(self) -> Self:

@@ -48,7 +48,7 @@ class TlsFiles(BaseModel, frozen=True):
 class TlsSettings(TlsFiles, frozen=True):
     """The TLS settings of one connection; the server's certificate is always verified."""
 
-    def over(self, default: TlsFiles) -> Self:
+    def with_defaults(self, default: TlsFiles) -> Self:
         """Return these settings with missing files taken from `default`."""
         files: dict[str, Path | None] = {"ca_file": self.ca_file or default.ca_file}
         if self.cert_file is None:

@@ -118,7 +118,7 @@ async def encrypted(authority: Path, weights: Path, tmp_path: Path) -> AsyncGene
             readers=await enter(open_readers(ParserSettings())),
         )
         collector = TraceSettings(otlp_endpoint=peers.url)
-        provider = stack.enter_context(tracing("test", collector, tls=TlsSettings().over(of_all).context()))
+        provider = stack.enter_context(tracing("test", collector, tls=TlsSettings().with_defaults(of_all).context()))
         # The collector answers in this loop, which the end of tracing would hold up.
         stack.push_async_callback(partial(anyio.to_thread.run_sync, provider.force_flush))
         more = {

@@ -44,7 +44,7 @@ LIGHT = DAWN["colours"]["light"]
         ({"colours": {"light": LIGHT | {"brand": "red"}}}, "colours.light.brand: "),
         ({"tenants": {"dusk": {"names": {"ko": "노을은행"}}}}, "tenants.dusk.names.en: Field required"),
         ({"tenants": ["dusk"]}, "tenants: write below each tenant"),
-        ({"tenants": {"dusk": {"hosts": ["CHAT.dawn.example"]}}}, "hosts: one is named twice"),
+        ({"tenants": {"dusk": {"hosts": ["CHAT.dawn.example"]}}}, "hosts: a host is listed twice"),
     ],
 )
 def test_a_wrong_file_is_refused_by_its_key(tmp_path: Path, changed: dict[str, Any], sentence: str) -> None:

@@ -13,7 +13,7 @@ from knowledge.identity import ROLES, KeysUnavailable, Principal, TokenRefused
 from knowledge.service_keys import (
     KEYS,
     KNOWN_FOR_SECONDS,
-    MOST_OF_TENANT,
+    MOST_KEYS_PER_TENANT,
     KeyRefused,
     NewKey,
     ServiceKeys,
@@ -100,7 +100,7 @@ async def test_a_key_has_roles_of_machines_only(keys: ServiceKeys) -> None:
     for roles in (frozenset[str](), frozenset({"approver"}), ROLES, frozenset({"root"})):
         with pytest.raises(KeyRefused, match="one or more of the roles"):
             await keys.make(replace(BATCH, roles=roles))
-    assert await keys.all() == ()
+    assert await keys.newest() == ()
 
 
 async def test_the_stored_part_of_a_key_does_not_sign_in(keys: ServiceKeys, engine: AsyncEngine) -> None:
@@ -157,8 +157,8 @@ async def test_one_tenant_revokes_and_lists_no_key_of_another(keys: ServiceKeys)
     assert await keys.revoke(made.id, by="other/kim", tenant="other") is None
     assert await keys.revoke("0" * 16, by="hanbit/kim") is None
     assert not refused(keys, key)
-    assert [listed.id for listed in await keys.all(tenant="other")] == [other.id]
-    assert {listed.id for listed in await keys.all()} == {made.id, other.id}
+    assert [listed.id for listed in await keys.newest(tenant="other")] == [other.id]
+    assert {listed.id for listed in await keys.newest()} == {made.id, other.id}
 
 
 async def test_keys_read_more_than_five_seconds_ago_are_unavailable(keys: ServiceKeys, clock: Clock) -> None:
@@ -185,7 +185,7 @@ async def test_the_five_seconds_begin_before_the_table_is_read(
 
 
 async def test_a_tenant_has_a_hundred_keys_in_force_at_most(keys: ServiceKeys) -> None:
-    made = [await keys.make(BATCH) for _ in range(MOST_OF_TENANT)]
+    made = [await keys.make(BATCH) for _ in range(MOST_KEYS_PER_TENANT)]
     with pytest.raises(KeyRefused, match="revoke one first"):
         await keys.make(BATCH)
     await keys.make(replace(BATCH, tenant="other"))

@@ -84,7 +84,7 @@ class KeyList(BaseModel):
 async def list_keys(manager: KeyManager, keys: TheServiceKeys) -> KeyList:
     """Return the keys of the caller's tenant, or all keys for the role `platform`."""
     try:
-        return KeyList(keys=[Key.of(key) for key in await keys.all(tenant=_managed_tenant(manager))])
+        return KeyList(keys=[Key.of(key) for key in await keys.newest(tenant=_managed_tenant(manager))])
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the keys cannot be read") from exc
 

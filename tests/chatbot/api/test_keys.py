@@ -20,7 +20,7 @@ from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.services import Services
 from evals.sample_bank import sample_banks
 from knowledge.identity import ROLES, Authenticator, AuthSettings, KeyFile
-from knowledge.service_keys import MOST_OF_TENANT, ServiceKeys, load_service_keys
+from knowledge.service_keys import MOST_KEYS_PER_TENANT, ServiceKeys, load_service_keys
 from telemetry.siem import Siem
 from tests.clock import Clock
 from tests.ingest.keys import ISSUER, key_and_token
@@ -120,7 +120,7 @@ async def test_no_key_may_do_more_than_its_maker(
     api: Api, maker: tuple[str, ...], roles: tuple[str, ...], status: int
 ) -> None:
     assert (await api.make(api.of(*maker), *roles)).status_code == status
-    made = await api.keys.all()
+    made = await api.keys.newest()
     assert [key.roles for key in made] == ([frozenset(roles)] if status == 201 else [])
 
 
@@ -128,7 +128,7 @@ async def test_a_key_makes_no_keys_whatever_its_roles(api: Api) -> None:
     key = (await api.make(api.of("admin", "platform"), "admin", "platform", "service")).json()["key"]
     refused = await api.make(bearer(key), "service")
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
-    assert len(await api.keys.all()) == 1
+    assert len(await api.keys.newest()) == 1
 
 
 async def test_an_admin_manages_the_keys_of_one_tenant_the_platform_of_all(api: Api) -> None:
@@ -164,7 +164,7 @@ async def test_an_invalid_key_name_or_lifetime_is_refused(api: Api, more: dict[s
 
 
 async def test_a_tenant_with_too_many_keys_is_refused_another(api: Api) -> None:
-    for _ in range(MOST_OF_TENANT):
+    for _ in range(MOST_KEYS_PER_TENANT):
         assert (await api.make(api.of("admin"), "service")).status_code == 201
     full = await api.make(api.of("admin"), "service")
     assert (full.status_code, "revoke one first" in full.json()["detail"]) == (422, True)

@@ -50,7 +50,7 @@ async def test_a_folder_that_holds_no_model_stops_the_boot(tmp_path: Path) -> No
         ({"folder": "x", "model": "m", "revision": "0" * 40}, "set one of the embedder's folder, url and"),
         ({"url": "http://127.0.0.1:1"}, "an embedding endpoint needs the name of its model"),
         ({"revision": "0" * 40}, "a revision needs the name of the hub's model"),
-        ({"model": "m"}, "a model's name needs where it is"),
+        ({"model": "m"}, "model is set, but not its place"),
         ({"model": "m", "revision": "main"}, "should match pattern"),
     ],
     ids=str,
