@@ -19,7 +19,7 @@ from telemetry.supervision import supervise
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 2.0
+CHECK_SECONDS = 2.0
 
 
 class ServerTlsSettings(BaseModel, frozen=True):
@@ -56,7 +56,7 @@ PLAIN_TEXT = ServerTlsSettings()
 
 
 @asynccontextmanager
-async def shown_certificate(settings: ServerTlsSettings) -> AsyncGenerator[ssl.SSLContext | None]:
+async def server_tls_context(settings: ServerTlsSettings) -> AsyncGenerator[ssl.SSLContext | None]:
     """Yield a listener's TLS context, and reload changed certificates while the block runs; None without TLS."""
     if settings.cert_file is None:
         yield None
@@ -80,7 +80,7 @@ async def _reload(
 ) -> None:
     """Load the certificate when its files change; an unusable one is logged once, and the previous one stays."""
     while True:
-        await anyio.sleep(LOOK_SECONDS)
+        await anyio.sleep(CHECK_SECONDS)
         before, file_states = file_states, await anyio.to_thread.run_sync(_file_states, settings)
         if file_states == before:
             continue
@@ -95,7 +95,7 @@ async def _reload(
 
 
 def _file_states(settings: ServerTlsSettings) -> tuple[int, ...]:
-    """Return modification times, inodes and sizes of the existing files, which change with them (blocking)."""
+    """Return modification times, inodes and sizes of the existing files, to detect a change (blocking)."""
     paths = (settings.cert_file, settings.key_file)
     states = [path.stat() for path in paths if path is not None and path.exists()]
     return tuple(number for state in states for number in (state.st_mtime_ns, state.st_ino, state.st_size))

@@ -29,15 +29,15 @@ _MOST_FILES: Final = 65_536  # client connections, and per answer one to its mod
 _SHARE_OF_FILES: Final = 0.75
 _PIECE_BYTES: Final = 16 * 1024
 _HEAD_PIECE_BYTES: Final = 512
-# A body in chunks of one byte has five bytes of framing per byte; trailers count like a head.
+# The bytes of framing allowed per byte of a body: chunks of one byte have five each. Trailers count like a head.
 _FRAMING: Final = 8
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, for 0 s
 
 
-def allow_files() -> None:
+def raise_file_limit() -> None:
     """Raise this process's limit of open files as far as allowed; many machines start with 1,024.
 
-    With those, customers' connections would leave too few for the models and Redis.
+    Of so few, customers' connections would leave too few for the models and Redis.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     new_limit = min(hard, _MOST_FILES) if hard > 0 else _MOST_FILES
@@ -56,7 +56,7 @@ class ConnectionLimits:
     """Limits of a connection: bytes and seconds of a head; a body must deliver `body_bytes` every `body_seconds`.
 
     A reply is dropped if the client reads nothing for `reply_seconds`, or for `stalled_seconds` if another connection
-    needs the slot. With more than `pipelined` waiting requests it is closed.
+    needs the slot. A connection with more than `pipelined` waiting requests is closed.
     """
 
     head_bytes: int = 32 * 1024
@@ -82,7 +82,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self.opened_at = self.loop.time()
         self._in_head = True
-        self._fed = self._body = self._body_before = 0
+        self._fed_bytes = self._body_bytes = self._body_bytes_before = 0
         self._reply_timer: asyncio.TimerHandle | None = None
         self._unacknowledged_before = 0
         self._last_read_at = self.opened_at
@@ -170,15 +170,15 @@ class LimitedConnection(HttpToolsProtocol):
         while start < len(data):
             if self.transport.is_closing():
                 return
-            # Small pieces for a head: if it starts after another request in a piece, at most that piece isn't counted.
+            # A head is fed in small pieces: only the part in the piece where the request before it ends is uncounted.
             piece = data[start : start + (_HEAD_PIECE_BYTES if self._in_head else _PIECE_BYTES)]
-            if self._in_head and self._fed + len(piece) > self._limits.head_bytes:
+            if self._in_head and self._fed_bytes + len(piece) > self._limits.head_bytes:
                 self.refuse(b"431 Request Header Fields Too Large")
                 return
             start += len(piece)
-            self._fed += len(piece)
+            self._fed_bytes += len(piece)
             self._parse(piece)
-            if self._fed - self._body > self._limits.head_bytes + _FRAMING * self._body:
+            if self._fed_bytes - self._body_bytes > self._limits.head_bytes + _FRAMING * self._body_bytes:
                 self.refuse(b"431 Request Header Fields Too Large")
                 return
             if len(self.pipeline) > self._limits.pipelined:
@@ -216,19 +216,19 @@ class LimitedConnection(HttpToolsProtocol):
             return
         self._in_head = False
         self._stop_timer()
-        self._body_before = self._body
+        self._body_bytes_before = self._body_bytes
         self._timer = self.loop.call_later(self._limits.body_seconds, self._check_body)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._body += len(body)
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self._asks_for_upgrade():
             return
         self._stop_timer()
-        self._in_head, self._fed, self._body = True, 0, 0
+        self._in_head, self._fed_bytes, self._body_bytes = True, 0, 0
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -258,7 +258,7 @@ class LimitedConnection(HttpToolsProtocol):
         if unacknowledged < self._unacknowledged_before:  # while blocked, nothing is added
             self._unacknowledged_before, self._last_read_at = unacknowledged, now
         if now - self._last_read_at >= self._limits.reply_seconds:
-            self.break_off()
+            self.abort_with_reset()
         else:
             self._reply_timer = self.loop.call_later(self._limits.stalled_seconds, self._check_reply)
 
@@ -268,11 +268,11 @@ class LimitedConnection(HttpToolsProtocol):
             self._reply_timer = None
 
     def _begin_head(self) -> None:
-        self._in_head, self._fed, self._body = True, 0, 0
+        self._in_head, self._fed_bytes, self._body_bytes = True, 0, 0
         self._timer = self.loop.call_later(self._limits.head_seconds, self.refuse, b"408 Request Timeout")
 
     def _check_body(self) -> None:
-        arrived, self._body_before = self._body - self._body_before, self._body
+        arrived, self._body_bytes_before = self._body_bytes - self._body_bytes_before, self._body_bytes
         if arrived < self._limits.body_bytes and not self.flow.read_paused:  # if paused, the client waits for us
             self.refuse(b"408 Request Timeout")
         else:
@@ -286,7 +286,7 @@ class LimitedConnection(HttpToolsProtocol):
             return
         longest = max(limited, key=lambda other: other.stalled_for)
         if longest.stalled_for >= self._limits.stalled_seconds:
-            longest.break_off()
+            longest.abort_with_reset()
         else:
             self.refuse(b"503 Service Unavailable")
 
@@ -302,7 +302,7 @@ class LimitedConnection(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         self.transport.close()
 
-    def break_off(self) -> None:
+    def abort_with_reset(self) -> None:
         """Close the connection with a reset, because the kernel would keep unread data for minutes."""
         self._wire.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._wire.abort()

@@ -42,9 +42,9 @@ class ResponseHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = message["headers"]
-                cached = any(name.lower() == b"cache-control" for name, _ in own)
+                has_cache_control = any(name.lower() == b"cache-control" for name, _ in own)
                 # Responses are private to customers and staff: no proxy or disk cache may store them.
-                message["headers"] = [*own, *self._headers, *([] if cached else [_NO_STORE])]
+                message["headers"] = [*own, *self._headers, *([] if has_cache_control else [_NO_STORE])]
             await send(message)
 
         if scope["type"] == "http":

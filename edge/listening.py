@@ -16,8 +16,8 @@ import anyio
 import uvicorn
 from fastapi import FastAPI
 
-from edge.certificates import PLAIN_TEXT, ServerTlsSettings, shown_certificate
-from edge.connection_limits import ConnectionLimits, LimitedConnection, allow_files, most_connections
+from edge.certificates import PLAIN_TEXT, ServerTlsSettings, server_tls_context
+from edge.connection_limits import ConnectionLimits, LimitedConnection, most_connections, raise_file_limit
 
 _OPEN_CONNECTIONS_SECONDS = 5
 _BACKLOG = 2048
@@ -38,7 +38,7 @@ class _Server(uvicorn.Server):
 
 
 def bind(host: str, port: int, *, setting: str = "PORT") -> socket.socket:
-    """Return a socket bound to the address.
+    """Return a socket that is bound to the address and listens.
 
     Raises:
         PortTaken: the port is in use, or the address does not belong to this machine.
@@ -89,13 +89,13 @@ async def listening(
 
     When the block ends, running requests have five seconds to finish; then all connections are closed.
     """
-    allow_files()
+    raise_file_limit()
     # Objects created at startup are permanent; collecting them would pause every answer for half a second at a time.
     gc.collect()
     gc.freeze()
     thresholds = gc.get_threshold()
     gc.set_threshold(*_GC_THRESHOLDS)
-    async with shown_certificate(certificate) as tls, anyio.create_task_group() as tasks:
+    async with server_tls_context(certificate) as tls, anyio.create_task_group() as tasks:
         limits = limits or ConnectionLimits(connections=most_connections())
         server = _Server(_configured(app, limits, tls))
         tasks.start_soon(_serve_to_its_end, server, bound)

@@ -14,7 +14,7 @@ _MOST_FIELDS = 5
 
 
 class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of every error response; `code` is stable, `retryable`: the same request may succeed later."""
+    """The fields of every error response; `code` is stable; with `retryable` the same request may succeed later."""
 
     type: str = "about:blank"
     title: str
@@ -41,7 +41,7 @@ def allowed_methods(request: Request) -> dict[str, str]:
 
 
 def invalid_fields(exc: RequestValidationError) -> str:
-    """Return the invalid fields and the reasons, without values, which may be a customer's text."""
+    """Return the first five invalid fields and the reasons, without values, which may be a customer's text."""
     return "; ".join(
         f"{'.'.join(map(str, error['loc'][1:])) or 'body'}: {error['msg']}" for error in exc.errors()[:_MOST_FIELDS]
     )

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, SecretStr, ValidationError
 from pydantic_settings import SettingsError
 
 
-def _of_a_redis(url: SecretStr) -> SecretStr:
+def _checked_redis_url(url: SecretStr) -> SecretStr:
     """Reject URLs that Redis clients cannot parse or would read as an unintended host."""
     try:
         parts = urlsplit(url.get_secret_value())
@@ -27,7 +27,7 @@ def _of_a_redis(url: SecretStr) -> SecretStr:
     return url
 
 
-RedisUrl = Annotated[SecretStr, AfterValidator(_of_a_redis)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_checked_redis_url)]
 
 
 def reject_invalid_numbers(settings: BaseModel) -> None:
@@ -57,7 +57,7 @@ def wrong_settings(
 ) -> Iterator[str]:
     """Yield a line per invalid or missing value of `kind`.
 
-    `variables` is the environment, needed because JSON errors lack the full name.
+    `variables` is the environment, needed because JSON errors lack the variable's full name.
     """
     if isinstance(error, ValidationError):
         for item in error.errors():
@@ -73,8 +73,8 @@ def wrong_settings(
     if not isinstance(cause, json.JSONDecodeError):
         yield f"{prefix}: {error}"
         return
-    named = {variable.upper() for variable, value in variables.items() if value == cause.doc}
-    for name in sorted(name for name in named if name.startswith(prefix)) or [prefix or "a variable"]:
+    candidates = {variable.upper() for variable, value in variables.items() if value == cause.doc}
+    for name in sorted(name for name in candidates if name.startswith(prefix)) or [prefix or "a variable"]:
         yield f"{name}: must be JSON with texts in double quotes ({cause.msg}, character {cause.pos + 1})"
 
 

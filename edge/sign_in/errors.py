@@ -6,7 +6,7 @@ class SignInRefused(Exception):
 
 
 class CrossSite(Exception):
-    """A call with a session cookie that may come from another site."""
+    """The call has a session cookie, but may come from another site."""
 
 
 class SignInUnavailable(Exception):

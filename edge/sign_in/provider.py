@@ -23,16 +23,18 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _FRESH_SECONDS = 1.0
-"""The maximum age of metadata when a browser is redirected, so that it doesn't reach a provider that is down; also the
-minimum time between two requests for metadata.
+"""The maximum age of the metadata when a browser is redirected, so that no browser is sent to a provider that is down;
+also the minimum time between two requests for metadata.
 """
 _MOST_CODES = 8
 """The most concurrent code exchanges, because unauthenticated clients can send invalid codes."""
-_OF_TOKENS = frozenset({"invalid_grant", "interaction_required", "login_required", "consent_required", "access_denied"})
+_TOKEN_REFUSALS = frozenset(
+    {"invalid_grant", "interaction_required", "login_required", "consent_required", "access_denied"}
+)
 """Errors after which the person must sign in again. Entra ID sends `interaction_required` when it requires a second
 factor, Auth0 sends `access_denied` for a locked account."""
-_OF_CODES = _OF_TOKENS | {"invalid_request"}
-"""The browser sends the code, so a malformed one does not indicate a misconfigured client."""
+_CODE_REFUSALS = _TOKEN_REFUSALS | {"invalid_request"}
+"""The browser sends the code, so a malformed code does not indicate a misconfigured client."""
 
 
 class GrantRefused(Exception):
@@ -112,7 +114,7 @@ class Provider:
         )
         return str(url)
 
-    async def tokens_for(self, code: str, *, verifier: str, redirect_uri: str) -> Tokens:
+    async def exchange_code(self, code: str, *, verifier: str, redirect_uri: str) -> Tokens:
         """Exchange a code for tokens.
 
         Raises:
@@ -128,11 +130,11 @@ class Provider:
         if waiting.cancelled_caught:
             raise SignInUnavailable("too many sign-ins in progress; try again")
         try:
-            return await self._ask(exchange, redirect_uri, refusals=_OF_CODES)
+            return await self._ask(exchange, redirect_uri, refusals=_CODE_REFUSALS)
         finally:
             self._codes.release()
 
-    async def renewed(self, refresh_token: str) -> Tokens:
+    async def refresh_tokens(self, refresh_token: str) -> Tokens:
         """Exchange a refresh token for new tokens, including the next refresh token if the provider rotates them.
 
         Raises:
@@ -175,7 +177,7 @@ class Provider:
         ask: Callable[[AsyncOAuth2Client], Awaitable[T]],
         redirect_uri: str | None = None,
         *,
-        refusals: frozenset[str] = _OF_TOKENS,
+        refusals: frozenset[str] = _TOKEN_REFUSALS,
     ) -> T:
         """Run `ask` and translate its errors; the OAuth errors in `refusals` concern only the grant."""
         try:

@@ -42,8 +42,8 @@ def sign_in_router(sign_in: SignIn) -> APIRouter:
     router.add_api_route("/oidc/sign-in", routes.begin, methods=["GET"])
     router.add_api_route(CALLBACK, routes.complete, methods=["GET"])
     router.add_api_route("/oidc/session", routes.show_session, methods=["GET"])
-    router.add_api_route("/oidc/sign-out", routes.leave, methods=["POST"])
-    router.add_api_route("/oidc/backchannel-logout", routes.end, methods=["POST"])
+    router.add_api_route("/oidc/sign-out", routes.sign_out, methods=["POST"])
+    router.add_api_route("/oidc/backchannel-logout", routes.end_sessions, methods=["POST"])
     return router
 
 
@@ -55,7 +55,7 @@ class _Routes:
         try:
             url, pending_cookie = await self._sign_in.begin(origin_of(request), place)
         except SignInUnavailable:
-            return _to_page("unavailable")
+            return _redirect_to_page("unavailable")
         response = RedirectResponse(url, 303)
         set_cookie(request, response, _PENDING, pending_cookie, seconds=int(PENDING_SECONDS))
         return response
@@ -63,16 +63,16 @@ class _Routes:
     async def complete(self, request: Request) -> Response:
         pending_cookie, former = cookie(request, _PENDING), cookie(request, SESSION)
         try:
-            ended = await self._sign_in.complete(
+            completed = await self._sign_in.complete(
                 origin_of(request), pending_cookie, request.query_params, former=former
             )
         except SignInRefused as exc:
             log.warning("sign_in_refused", reason=str(exc))
-            response = _to_page("refused")
+            response = _redirect_to_page("refused")
         except SignInUnavailable:
-            response = _to_page("unavailable")
+            response = _redirect_to_page("unavailable")
         else:
-            session_id, place = ended
+            session_id, place = completed
             response = RedirectResponse(f"/#{place}" if place else "/", 303)
             set_cookie(request, response, SESSION, session_id)
             set_cookie(request, response, _PENDING, "", seconds=0)  # a rejected reply may belong to another tab
@@ -89,10 +89,10 @@ class _Routes:
             return _refusal(exc)
         return JSONResponse({"name": session.name, "person": self._sign_in.person(session)})
 
-    async def leave(self, request: Request) -> Response:
+    async def sign_out(self, request: Request) -> Response:
         try:
             refuse_cross_site(request)
-            url = await self._sign_in.leave(cookie(request, SESSION), origin_of(request), host_of(request))
+            url = await self._sign_in.sign_out(cookie(request, SESSION), origin_of(request), host_of(request))
         except CrossSite as exc:
             return _refusal(exc)
         except SignInUnavailable as exc:
@@ -102,9 +102,9 @@ class _Routes:
         set_cookie(request, response, SESSION, "", seconds=0)
         return response
 
-    async def end(self, request: Request) -> Response:
+    async def end_sessions(self, request: Request) -> Response:
         try:
-            await self._sign_in.end_by(await _logout_token(request))
+            await self._sign_in.process_logout_token(await _logout_token(request))
         except TokenRefused as exc:
             log.warning("logout_token_refused", reason=str(exc))
             return JSONResponse({"error": "invalid_request", "error_description": str(exc)}, 400)
@@ -125,7 +125,7 @@ async def _logout_token(request: Request) -> str:
     return logout_tokens[0]
 
 
-def _to_page(outcome: str) -> Response:
+def _redirect_to_page(outcome: str) -> Response:
     return RedirectResponse(f"/?sign-in={outcome}", 303)
 
 

@@ -1,8 +1,8 @@
 """Sessions in Redis, for all replicas: encrypted records under the hash of an id that only the browser has.
 
 A record's encryption key is derived from the secret setting and from that id, so neither Redis nor the setting alone
-reveals a token. An index of each subject's and each provider session's keys lets a logout token end them. If Redis
-loses its data, people have to sign in again.
+reveals a token. For each subject and each provider session an index lists the keys of the sessions, so that a logout
+token can end them. If Redis loses its data, people have to sign in again.
 """
 
 import hashlib
@@ -52,20 +52,20 @@ class Seal:
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
 
-    def close(self, content: bytes, *, by: str) -> bytes:
-        """Encrypt the content; decryption needs `by` as well as the secret."""
+    def encrypt(self, content: bytes, *, salt: str) -> bytes:
+        """Encrypt the content; decryption needs `salt` as well as the secret."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + self._cipher(by).encrypt(nonce, content, None)
+        return nonce + self._cipher(salt).encrypt(nonce, content, None)
 
-    def open(self, sealed: bytes, *, by: str) -> bytes | None:
-        """Decrypt the content; return None if the secret or `by` differs or the data was changed."""
+    def decrypt(self, sealed: bytes, *, salt: str) -> bytes | None:
+        """Decrypt the content; return None if the secret or `salt` differs or the data was changed."""
         try:
-            return self._cipher(by).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
+            return self._cipher(salt).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
         except (InvalidTag, ValueError):
             return None
 
-    def _cipher(self, by: str) -> AESGCM:
-        return AESGCM(HKDF(SHA256(), 32, salt=by.encode(), info=b"bank-chatbot sign-in").derive(self._secret))
+    def _cipher(self, salt: str) -> AESGCM:
+        return AESGCM(HKDF(SHA256(), 32, salt=salt.encode(), info=b"bank-chatbot sign-in").derive(self._secret))
 
 
 class Sessions:
@@ -81,18 +81,18 @@ class Sessions:
         self._idle = idle
         self._now = now
 
-    async def create(self, session: Session, whose: Iterable[str]) -> str:
-        """Store a session and return its id; `whose` are the names by which `end_all` finds it."""
+    async def create(self, session: Session, owners: Iterable[str]) -> str:
+        """Store a session and return its id; `owners` are the names by which `end_all` finds it."""
         session_id = secrets.token_urlsafe(32)
         key = self._key("session", session_id)
-        lasts = session.ends - self._now()
+        remaining_seconds = session.ends - self._now()
         commands = self._redis.pipeline(transaction=True)
-        commands.set(key, self._seal_session(session_id, session), px=_ms(min(self._idle, lasts)))
-        for name in whose:
+        commands.set(key, self._seal_session(session_id, session), px=_ms(min(self._idle, remaining_seconds)))
+        for name in owners:
             index = self._key("of", name)
             commands.zremrangebyscore(index, "-inf", self._now())
             commands.zadd(index, {key: session.ends})
-            commands.pexpire(index, _ms(lasts))
+            commands.pexpire(index, _ms(remaining_seconds))
         await _in_time(commands.execute())
         return session_id
 
@@ -100,11 +100,11 @@ class Sessions:
         """Return a session and restart its idle time; None if it has ended."""
         key = self._key("session", session_id)
         sealed = await _in_time(self._redis.getex(key, px=_ms(self._idle)))
-        content = self._seal.open(sealed, by=session_id) if isinstance(sealed, bytes) else None
+        content = self._seal.decrypt(sealed, salt=session_id) if isinstance(sealed, bytes) else None
         session = msgspec.json.decode(content, type=Session) if content is not None else None
         return session if session is not None and session.ends > self._now() else None
 
-    async def renew(self, session_id: str, session: Session) -> None:
+    async def replace(self, session_id: str, session: Session) -> None:
         """Replace a session unless it has ended."""
         sealed = self._seal_session(session_id, session)
         await _in_time(self._redis.set(self._key("session", session_id), sealed, xx=True, keepttl=True))
@@ -113,40 +113,40 @@ class Sessions:
         """End a session on every replica."""
         await _in_time(self._redis.delete(self._key("session", session_id)))
 
-    async def end_all(self, whose: str) -> None:
+    async def end_all(self, owner: str) -> None:
         """End every session of a subject or of a provider session."""
-        index = self._key("of", whose)
+        index = self._key("of", owner)
         if keys := await _in_time(self._redis.zrange(index, 0, -1)):
             commands = self._redis.pipeline(transaction=True)
             commands.delete(*keys)
             commands.zrem(index, *keys)
             await _in_time(commands.execute())
 
-    async def claim(self, session_id: str, seconds: float) -> bool:
+    async def claim_renewal(self, session_id: str, seconds: float) -> bool:
         """Acquire the right to renew a session's token, across all replicas; it expires after `seconds`."""
         return bool(
             await _in_time(self._redis.set(self._key("renewing", session_id), _RENEWING, nx=True, px=_ms(seconds)))
         )
 
-    async def give_back(self, session_id: str, *, away_for: float = 0.0) -> None:
-        """Release a claim now, or after `away_for` seconds, to pause calls to an unavailable provider."""
+    async def release_claim(self, session_id: str, *, after: float = 0.0) -> None:
+        """Release a claim now, or `after` these seconds, to pause calls to an unavailable provider."""
         claim = self._key("renewing", session_id)
-        await _in_time(self._redis.set(claim, _AWAY, px=_ms(away_for)) if away_for else self._redis.delete(claim))
+        await _in_time(self._redis.set(claim, _AWAY, px=_ms(after)) if after else self._redis.delete(claim))
 
     async def is_being_renewed(self, session_id: str) -> bool:
         """Return whether a request is renewing the session's token now."""
         return bool(await _in_time(self._redis.get(self._key("renewing", session_id))) == _RENEWING)
 
-    async def is_done(self, token_id: str) -> bool:
+    async def is_logout_processed(self, token_id: str) -> bool:
         """Return whether a logout token has already been processed."""
         return bool(await _in_time(self._redis.exists(self._key("logout", token_id))))
 
-    async def set_done(self, token_id: str, seconds: float) -> None:
+    async def remember_logout(self, token_id: str, seconds: float) -> None:
         """Remember a processed logout token for `seconds`."""
         await _in_time(self._redis.set(self._key("logout", token_id), b"", px=_ms(seconds)))
 
     def _seal_session(self, session_id: str, session: Session) -> bytes:
-        return self._seal.close(msgspec.json.encode(session), by=session_id)
+        return self._seal.encrypt(msgspec.json.encode(session), salt=session_id)
 
     def _key(self, kind: str, name: str) -> str:
         return f"oidc:{kind}:{hashlib.sha256(f'{self._realm} {name}'.encode()).hexdigest()}"

@@ -33,14 +33,14 @@ PENDING_SECONDS: Final = 600.0
 """The time limit of a sign-in at the provider."""
 _AWAY_SECONDS = 5.0
 """The pause between one session's calls to a provider that is away."""
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _LOGOUT_SECONDS = 300.0
 """The maximum age of a logout token; each is accepted once."""
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 _ERROR = re.compile(r"[a-z_]{1,40}")
 _PLACE = re.compile(r"[\w/.~:=%-]{0,200}", re.ASCII)
 _LONGEST_NAME = 100
-_BY = "sign-in under way"
+_PENDING_SALT = "sign-in under way"
 
 
 class PendingSignIn(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +94,7 @@ class SignIn:
         url = await self._provider.authorization_url(
             state=pending.state, nonce=pending.nonce, verifier=pending.verifier, redirect_uri=origin + CALLBACK
         )
-        return url, self._seal.close(msgspec.json.encode(pending), by=_BY).hex()
+        return url, self._seal.encrypt(msgspec.json.encode(pending), salt=_PENDING_SALT).hex()
 
     async def complete(self, origin: str, cookie: str, reply: Mapping[str, str], *, former: str) -> tuple[str, str]:
         """End the `former` session, create a new one, and return its id and the page's fragment.
@@ -106,7 +106,7 @@ class SignIn:
         pending = self._read_pending(origin, cookie)
         await self._check_reply(pending, reply)
         try:
-            tokens = await self._provider.tokens_for(
+            tokens = await self._provider.exchange_code(
                 reply["code"], verifier=pending.verifier, redirect_uri=origin + CALLBACK
             )
             session, whose = await self._session(pending, tokens)
@@ -129,7 +129,7 @@ class SignIn:
         session = await self.session(session_id, host)
         grace = 0.0
         if session.refresh_token is not None and session.renew_at <= self._now():
-            session, grace = await self._renewed(session_id, session), self._settings.grace
+            session, grace = await self._with_valid_token(session_id, session), self._settings.grace
         principal = await self._authenticator.verify(session.access_token, grace=grace)
         if (principal.tenant, principal.sub) != (session.tenant, session.sub):
             await self._sessions.end(session_id)
@@ -153,7 +153,7 @@ class SignIn:
         whose = msgspec.json.encode(["person", self._settings.issuer, session.tenant, session.sub])
         return hmac.new(self._settings.session_key.get_secret_value().encode(), whose, hashlib.sha256).hexdigest()[:16]
 
-    async def leave(self, session_id: str, origin: str, host: str) -> str:
+    async def sign_out(self, session_id: str, origin: str, host: str) -> str:
         """End a session; return the provider's sign-out URL, or the page's URL if the provider has none.
 
         This also applies to a session that has already ended here: at the provider it may still be active and would
@@ -174,7 +174,7 @@ class SignIn:
             return f"{origin}/"
         return self._provider.end_session_url(id_token, back_to=f"{origin}/") or f"{origin}/"
 
-    async def end_by(self, logout_token: str) -> None:
+    async def process_logout_token(self, logout_token: str) -> None:
         """End the sessions that a logout token names (Back-Channel Logout 1.0).
 
         Raises:
@@ -187,16 +187,16 @@ class SignIn:
             raise TokenRefused("the token is not a logout token")
         if not (isinstance(token_id, str) and token_id and isinstance(sid or sub, str)):
             raise TokenRefused("the logout token has no id, or names nobody")
-        leeway = self._now() - _LOGOUT_SECONDS
-        if float(str(claims["iat"])) < leeway or await self._sessions.is_done(token_id):
+        oldest = self._now() - _LOGOUT_SECONDS
+        if float(str(claims["iat"])) < oldest or await self._sessions.is_logout_processed(token_id):
             raise TokenRefused("the logout token is old, or was sent before")
         for whose in [f"sid:{sid}", f"only sub:{sub}"] if sid else [f"sub:{sub}"]:
             await self._sessions.end_all(whose)
-        await self._sessions.set_done(token_id, 2 * _LOGOUT_SECONDS)  # last, so that the provider can retry
+        await self._sessions.remember_logout(token_id, 2 * _LOGOUT_SECONDS)  # last, so that the provider can retry
 
     def _read_pending(self, origin: str, pending_cookie: str) -> PendingSignIn:
         try:
-            content = self._seal.open(bytes.fromhex(pending_cookie), by=_BY)
+            content = self._seal.decrypt(bytes.fromhex(pending_cookie), salt=_PENDING_SALT)
         except ValueError:
             content = None
         pending = msgspec.json.decode(content, type=PendingSignIn) if content is not None else None
@@ -221,7 +221,7 @@ class SignIn:
         if not (isinstance(nonce, str) and secrets.compare_digest(nonce.encode(), pending.nonce.encode())):
             raise TokenRefused("the nonce of the ID token does not match")
         if await self._is_access_token(tokens.id_token or ""):
-            raise TokenRefused("the provider's ID tokens are for the API too: take its audience out of them")
+            raise TokenRefused("the provider's ID tokens have the API's audience too: take it out of them")
         principal = await self._authenticator.verify(tokens.access_token)
         host = pending.origin.partition("://")[2]
         if not self._banks.welcomes(principal.tenant, host.partition(":")[0]):
@@ -259,30 +259,31 @@ class SignIn:
             return False
         return True
 
-    async def _renewed(self, session_id: str, session: Session) -> Session:
+    async def _with_valid_token(self, session_id: str, session: Session) -> Session:
         """Return the session with a new access token, or with the old one while the provider is away.
 
         Only one request across all replicas calls the provider, because a rotating refresh token can be used once.
         """
         seconds = self._settings.timeout + 4 * STORE_SECONDS  # claim, read, write, and one spare
-        if not await self._sessions.claim(session_id, seconds):
-            return await self._as_others_renew(session_id, session, within=seconds)
+        if not await self._sessions.claim_renewal(session_id, seconds):
+            return await self._await_other_renewal(session_id, session, within=seconds)
         with anyio.CancelScope(shield=True):  # the new tokens must be stored: the provider issues them once
             session = await self._renew(session_id, session.host)
         return session
 
     async def _renew(self, session_id: str, host: str) -> Session:
+        """Renew the session's access token; the caller holds its claim, which is released here."""
         session = await self.session(session_id, host)  # another request may have renewed it before the claim
         if session.refresh_token is None or session.renew_at > self._now():
-            await self._sessions.give_back(session_id)
+            await self._sessions.release_claim(session_id)
             return session
         try:
-            tokens = await self._provider.renewed(session.refresh_token)
+            tokens = await self._provider.refresh_tokens(session.refresh_token)
         except GrantRefused as exc:
             await self._sessions.end(session_id)
             raise TokenRefused("the session has ended at the provider: sign in again") from exc
         except SignInUnavailable:
-            await self._sessions.give_back(session_id, away_for=_AWAY_SECONDS)
+            await self._sessions.release_claim(session_id, after=_AWAY_SECONDS)
             return self._within_grace(session)
         session = msgspec.structs.replace(
             session,
@@ -291,8 +292,8 @@ class SignIn:
             renew_at=self._renew_at(tokens.access_token),
             token_ends=_end_of(tokens.access_token),
         )
-        await self._sessions.renew(session_id, session)
-        await self._sessions.give_back(session_id)
+        await self._sessions.replace(session_id, session)
+        await self._sessions.release_claim(session_id)
         return session
 
     def _renew_at(self, access_token: str) -> float:
@@ -300,13 +301,13 @@ class SignIn:
         ends = _end_of(access_token)
         return ends - min(self._settings.renew_before, max(0.0, ends - self._now()) / 2)
 
-    async def _as_others_renew(self, session_id: str, session: Session, *, within: float) -> Session:
+    async def _await_other_renewal(self, session_id: str, session: Session, *, within: float) -> Session:
         """Return the session with its old token while that is valid; else wait for the request that renews it."""
         if session.token_ends > self._now():
             return session
         with anyio.move_on_after(within):
             while await self._sessions.is_being_renewed(session_id):  # noqa: ASYNC110  it may be another process
-                await anyio.sleep(_LOOK_SECONDS)
+                await anyio.sleep(_POLL_SECONDS)
         return self._within_grace(await self.session(session_id, session.host))
 
     def _within_grace(self, session: Session) -> Session:
@@ -316,7 +317,7 @@ class SignIn:
 
 
 def _end_of(access_token: str) -> float:
-    """Return a session token's expiry without verifying the token, which each use does."""
+    """Return a session token's expiry without verifying the token; each use of it does."""
     try:
         return float(jwt.decode(access_token, options={"verify_signature": False})["exp"])
     except (jwt.PyJWTError, KeyError, TypeError, ValueError) as exc:

@@ -41,7 +41,7 @@ LIMITS = ConnectionLimits(head_seconds=0.5)
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge_certificates, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(edge_certificates, "CHECK_SECONDS", 0.1)
 
 
 @pytest.fixture

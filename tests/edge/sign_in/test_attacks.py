@@ -178,7 +178,7 @@ async def test_a_renewal_ends_before_its_claim_expires() -> None:
         at.seconds = 0.7  # for the metadata, and again for the tokens
         began = time.monotonic()
         with pytest.raises(SignInUnavailable):
-            await provider.renewed("a token")
+            await provider.refresh_tokens("a token")
         assert time.monotonic() - began < 1.3
 
 
@@ -196,7 +196,7 @@ async def test_only_refusals_of_the_grant_end_a_session(error: object, refusal: 
     async with slow() as (at, provider, _):
         at.error = error
         with pytest.raises(refusal):
-            await provider.renewed("a token")
+            await provider.refresh_tokens("a token")
 
 
 @pytest.mark.parametrize(
@@ -210,14 +210,14 @@ async def test_only_refusals_of_the_grant_end_a_session(error: object, refusal: 
 async def test_a_client_without_a_secret_only_names_itself(secret: str | None, shown: tuple[object, object]) -> None:
     async with slow(client_secret=secret) as (at, provider, _):
         with pytest.raises(GrantRefused):
-            await provider.renewed("a token")
+            await provider.refresh_tokens("a token")
         assert at.shown == shown
 
 
 async def test_a_flood_of_invalid_codes_reaches_the_provider_slowly() -> None:
     async def try_one(provider: Provider) -> None:
         with pytest.raises((GrantRefused, SignInUnavailable)):
-            await provider.tokens_for("none", verifier="v" * 64, redirect_uri="https://h/")
+            await provider.exchange_code("none", verifier="v" * 64, redirect_uri="https://h/")
 
     async with slow() as (at, provider, _):
         await provider.metadata()

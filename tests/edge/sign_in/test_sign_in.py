@@ -207,10 +207,10 @@ async def test_an_outdated_session_changes_nothing(pages: Pages) -> None:
     pages.clock.now += 100
     assert await pages.elsewhere(visitor) == 200
     renewed = pages.provider.renewed()
-    assert (await sign_in._renewed(session_id, before)).access_token != before.access_token
+    assert (await sign_in._with_valid_token(session_id, before)).access_token != before.access_token
     assert pages.provider.renewed() == renewed
     await visitor.page.post("/oidc/sign-out", headers={"origin": pages.origin})
-    await sign_in._sessions.renew(session_id, before)
+    await sign_in._sessions.replace(session_id, before)
     assert await sign_in._sessions.read(session_id) is None
 
 
@@ -221,7 +221,7 @@ async def test_a_session_with_another_persons_token_ends(pages: Pages) -> None:
     (session_id,) = first.values()
     sign_in = pages.replicas[0].state.services.sign_in
     session = await sign_in.session(session_id, urlsplit(pages.origin).netloc)
-    await sign_in._sessions.renew(session_id, replace(session, sub="lee"))
+    await sign_in._sessions.replace(session_id, replace(session, sub="lee"))
     assert await pages.elsewhere(visitor) == 401
     assert await sign_in._sessions.read(session_id) is None
     # A browser that signs in again leaves no session behind.
@@ -281,11 +281,11 @@ async def test_redis_contains_no_usable_tokens_or_ids(pages: Pages, redis: Redis
         assert b"eyJ" not in bytes_, "a token"
         assert b"kim" not in bytes_
     seal = Seal("k" * 32)
-    sealed = seal.close(b"a token", by="an id")
-    assert seal.open(sealed, by="an id") == b"a token"
-    assert seal.open(sealed, by="another id") is None
-    assert Seal("l" * 32).open(sealed, by="an id") is None
-    assert seal.open(sealed[:-1] + bytes([sealed[-1] ^ 1]), by="an id") is None
+    sealed = seal.encrypt(b"a token", salt="an id")
+    assert seal.decrypt(sealed, salt="an id") == b"a token"
+    assert seal.decrypt(sealed, salt="another id") is None
+    assert Seal("l" * 32).decrypt(sealed, salt="an id") is None
+    assert seal.decrypt(sealed[:-1] + bytes([sealed[-1] ^ 1]), salt="an id") is None
 
 
 async def test_signing_out_ends_the_session_here_and_at_the_provider(pages: Pages) -> None:
