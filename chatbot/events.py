@@ -49,13 +49,13 @@ class FinishReason(StrEnum):
     BUDGET = "budget"
     """the caller's limits allow no more tokens"""
     REFUSED = "refused"
-    """the question is not answered: out of scope, an injection attempt, or nothing found"""
+    """the question is not answered: small talk, out of scope, an injection attempt, or nothing found"""
     WITHHELD = "withheld"
     """no sentence passed the checks"""
     CANCELLED = "cancelled"
     """the customer cancelled the answer, or all readers left"""
     HANDOFF = "handoff"
-    """no model answers, or the emergency stop is on: a person takes over"""
+    """no model or store answers, an emergency stop is on, or the customer needs a person"""
 
 
 DocumentId = Annotated[str, Meta(description="the document, as in its address at the documents API")]
