@@ -128,7 +128,7 @@ async def _try_later(exc: Exception, job: Job, services: Services) -> Version | 
     if job.attempts >= MOST_ATTEMPTS:
         return await give_up(job, services, detail=f"{type(exc).__name__}: {exc}"[:400])
     wait = FIRST_WAIT_SECONDS * 3 ** (job.attempts - 1)
-    await services.job_claims.requeue(job, after=wait, now=services.now())
+    await services.job_claims.requeue(job, delay=wait, now=services.now())
     return None
 
 

@@ -48,7 +48,7 @@ async def index_version(key: VersionKey, services: Services, report: Report, wri
     `write` replaces `write_draft` if the document was parsed and embedded elsewhere (`ingest.bulk.batch`).
 
     Raises:
-        Unreadable: the file cannot become passages, or the index does not hold what was written.
+        Unreadable: the file cannot become passages, or the index does not hold the passages that were written.
         IndexUnavailable, CatalogueUnavailable: try again later.
     """
     version = await services.catalogue.version(key)
@@ -56,7 +56,7 @@ async def index_version(key: VersionKey, services: Services, report: Report, wri
     if version.state not in (State.INDEXED, State.APPROVED, State.WITHDRAWN):
         result = await (write or write_draft)(version, services, report)
         version = await services.catalogue.mark_indexed(key, result)
-    if version.state is State.WITHDRAWN and version.visible_from is None:
+    if version.state is State.WITHDRAWN and version.visible_from is None:  # withdrawn during this job or before it
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
     elif version.state is State.INDEXED and version.approved_by is not None:  # a rollback: approved once already
         version = await activate(key, version.approved_by, services)
@@ -84,17 +84,17 @@ def indexing_result(file_format: str, passages: Sequence[Passage], left_out: Map
 
 
 async def activate(key: VersionKey, approver: str, services: Services, seen: Seen | None = None) -> Version:
-    """Approve a draft, which answers from its start; raises the errors of `require_harmless` and `approve`."""
+    """Screen a draft and approve it; raises the errors of `require_harmless` and `approve`."""
     await require_harmless(key, services)
-    decision = ApprovalDecision(by=approver, at=services.now())  # screening may take a minute
+    decision = ApprovalDecision(by=approver, at=services.now())  # the time after screening, which may take a minute
     return await approve(key, decision, services, seen)
 
 
 async def approve(key: VersionKey, decision: ApprovalDecision, services: Services, seen: Seen | None = None) -> Version:
     """Approve a draft that was screened; raises the errors of `ingest.catalogue.Approvals.approve`.
 
-    The decision must be recent, so that the index is written before the version begins to answer. `seen` holds the
-    dates and the title that the approver was shown, if known.
+    The version begins to answer two seconds after the decision's time, at the earliest. So this time must be recent:
+    the index must be written before. `seen` holds the dates and the title that the approver was shown, if known.
     """
     with services.metrics.timed(Stage.ACTIVATE):
         changed = await services.approvals.approve(key, decision, seen=seen)
@@ -112,7 +112,7 @@ async def update_index(document: VersionKey, changed: ChangedWindows, services: 
 
 
 async def read(version: Version, services: Services, report: Report) -> ChunkedDocument:
-    """Read the original and cut it into passages, in the limited process."""
+    """Read the original and cut it into passages, in the parser's sandboxed process."""
     with services.metrics.timed(Stage.PARSE):
         await report(Stage.PARSE, 0, 1)
         async with services.blobs.on_disk(version.sha256) as path:
@@ -124,8 +124,8 @@ async def write_points(
 ) -> None:
     """Embed and write all points of a version, and read them back; the points of an interrupted run are deleted first.
 
-    `report` also checks the claim before each write: a worker that was suspended may have lost its job, and would
-    delete or hide passages that answer. Raises Unreadable if the index has other points afterwards.
+    `report` also checks the job's claim before each write: a worker that was suspended may have lost the job, and would
+    delete or hide passages that answer. Raises Unreadable if the index then holds other points than the passages'.
     """
     index, metrics, total = services.index, services.metrics, len(passages)
     if await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
@@ -159,8 +159,8 @@ async def write_windows(document: VersionKey, windows: Sequence[Window], service
     """Write the windows of a document's versions to the index, in their order.
 
     An approval takes effect two seconds later, so that all windows are written before. If too little of this time is
-    left, the last version is postponed. If writing takes longer, two versions answer for a moment, and searches return
-    the newer one.
+    left, the version that begins last is postponed. If the writes take longer than the time left, two versions answer
+    for a moment, and searches return the newer one.
     """
     latest = max(windows, key=lambda window: window.visible_from, default=None)
     if latest is not None and starts_too_soon(latest.visible_from, now=services.now()):
@@ -173,7 +173,7 @@ async def write_windows(document: VersionKey, windows: Sequence[Window], service
 
 
 async def write_window(key: VersionKey, window: Window, catalogue: Catalogue, index: Index) -> None:
-    """Write a version's window and first day; repeat this if another decision changes them during the write."""
+    """Write a version's window and first day to the index, again if another decision changes them during the write."""
     while True:
         metadata = (await catalogue.version(key)).metadata
         await index.set_first_day(
@@ -195,13 +195,13 @@ async def write_window(key: VersionKey, window: Window, catalogue: Catalogue, in
 
 
 async def write_pending_windows(services: Services) -> int:
-    """Write the windows that the index lacks after a crash or an outage; return their number."""
+    """Write the windows that the index may lack after a crash or an outage; return their number."""
     for version in await services.catalogue.unwritten_windows():
         if version.window_written is WindowWritten.NOTHING:
             await services.approvals.postpone_late_start(version.key, now=services.now())
     unwritten = await services.catalogue.unwritten_windows()
     for version in replaced_by_unknown(unwritten, now=services.now()):
-        # Its end is written after its successor's start, so that the index always has a version that answers.
+        # Leave the end open until the successor's start is written, so that a version answers at any time.
         await services.index.set_visibility(
             tenant=version.key.tenant,
             document_id=version.key.document_id,
@@ -216,10 +216,10 @@ async def write_pending_windows(services: Services) -> int:
 
 
 async def require_harmless(key: VersionKey, services: Services) -> None:
-    """Refuse a draft with a finding that blocks; a version that was approved once is not screened again.
+    """Refuse a draft with a finding that blocks; a version that is not a draft, or was approved once, is not screened.
 
     Raises:
-        Suspicious: a passage instructs the model, or may differ from what its page shows.
+        Suspicious: a passage instructs the model, or may differ from what the document's page shows.
         Unavailable: too many reviews are in progress, or the index lacks its passages.
     """
     version = await services.catalogue.version(key)
@@ -240,8 +240,9 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
 def passages_of(version: Version, document: ChunkedDocument) -> list[Passage]:
     """Return a version's passages, numbered from 1, with its metadata and window.
 
-    Title and language default to the file's own. A draft has no window. A version that is restored after a loss has its
-    window on each point from the start, so that a crash between two writes hides no passage.
+    Title and language default to those in the file, and the title then to the file's name. A draft has no window. A
+    version that is restored after a loss of the index has its window on each point from the first write, so that a
+    crash between two writes hides no passage.
     """
     metadata = version.metadata
     language = metadata.language or document.language

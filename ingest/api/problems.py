@@ -28,7 +28,7 @@ from telemetry.setup import current_trace_id
 
 RETRY_AFTER_SECONDS = 5
 _FRAMEWORK_ERRORS: Final[Mapping[int, type[IngestError]]] = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
-"""Errors for the framework's own rejections, by status; any other one is a BadRequest."""
+"""Errors for the framework's own rejections, by status; other statuses below 500 become BadRequest."""
 
 _OPENAPI_CONTENT: Final = {
     PROBLEM_JSON: {

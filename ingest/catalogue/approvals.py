@@ -46,23 +46,23 @@ class ApprovalDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedWindows:
-    """What a decision changes in the index: windows to write, in this order, and versions to delete."""
+    """The changes of a decision to the index: windows to write, in this order, and versions to delete."""
 
     windows: tuple[Window, ...] = ()
     dropped: tuple[VersionKey, ...] = ()
 
 
 class Approvals:
-    """Carries decisions out, or raises NotFound if there is no such version; days begin in the bank's zone."""
+    """Carries out decisions; raises NotFound for an unknown version. Days begin at midnight in the bank's zone."""
 
     def __init__(self, catalogue: Catalogue, zone: ZoneInfo) -> None:
         self._catalogue = catalogue
         self._zone = zone
 
     async def approve(self, key: VersionKey, decision: ApprovalDecision, *, seen: Seen | None = None) -> ChangedWindows:
-        """Approve a version; the version before it ends when it begins.
+        """Approve a version; its predecessor ends when it begins.
 
-        An approved version doesn't change, and the windows that the index lacks are returned again. `seen` holds the
+        A second approval changes nothing, and returns the document's windows that the index lacks. `seen` holds the
         dates and the title that the approver was shown, if known.
 
         Raises:
@@ -78,9 +78,9 @@ class Approvals:
                 raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
             await _require_second_person(connection, version, decision.by)
             _require_as_seen(version.metadata, seen)
-            if version.approved_by is None:  # of a version that a rollback restored, only approvers set the dates
+            if version.approved_by is None:  # only approvers can set the dates of a version that a rollback restored
                 for kind in (Decision.DATED, Decision.TITLED):
-                    await _require_another(connection, key, kind, decision.by)
+                    await _refuse_last_editor(connection, key, kind, decision.by)
             others = _without(versions, key)
             windows = validity.windows_for_approval(version, others, now=decision.at, zone=self._zone)
             await _write_windows(connection, key, windows, versions, now=decision.at)
@@ -103,11 +103,11 @@ class Approvals:
     async def set_dates(
         self, key: VersionKey, dates: Dates, decision: ApprovalDecision, *, may_approve: bool
     ) -> ChangedWindows:
-        """Change the first and the last day of a version; those of a draft take effect with its approval.
+        """Change the first and the last day of a version; a draft's new dates take effect with its approval.
 
         Raises:
-            Forbidden: it is approved, and the caller may not approve.
-            SecondPersonNeeded: it is approved, and the caller has uploaded it.
+            Forbidden: the version is approved, and the caller may not approve (`may_approve`).
+            SecondPersonNeeded: the version is approved, and the caller has uploaded it.
             WrongState: it can no longer answer, or see `ingest.catalogue.validity.windows_for_new_dates`.
         """
         async with self._locked(key, decision.at) as (connection, versions):
@@ -128,7 +128,7 @@ class Approvals:
             return ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def set_title(self, key: VersionKey, title: str, decision: ApprovalDecision) -> Received:
-        """Give a draft another title and queue its job again; an approved version is copied to such a draft.
+        """Give a draft another title and queue its job again; for an approved version, add such a draft as its copy.
 
         Raises WrongState for other versions, and if the title doesn't change.
         """
@@ -200,7 +200,7 @@ class Approvals:
 
         Raises:
             SecondPersonNeeded: the caller has uploaded that version.
-            WrongState: that version was never approved, answers now, or has ended by its own last day.
+            WrongState: that version was never approved, answers now or later, or its last day has passed.
         """
         key = VersionKey(tenant=tenant, document_id=document_id, version=to_version)
         async with self._locked(key, decision.at) as (connection, versions):
@@ -213,14 +213,14 @@ class Approvals:
             for version in current:
                 await _withdraw(connection, version, Decision.ROLLED_BACK, decision)
             received = await _receive_again(connection, old, decision.at)
-            # The fingerprint is that of the upload's metadata, whose title indexing may have completed.
+            # Keep the fingerprint of the uploaded metadata, to which indexing may have added the title.
             approval = {"fingerprint": old.fingerprint, "approved_by": decision.by, "approved_at": decision.at}
             await connection.execute(records.update_version(received.version.key).values(**approval))
             await _record(connection, received.version.key, Decision.RESTORED, decision, None)
             return received, ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def postpone_late_start(self, key: VersionKey, *, now: float) -> list[Window]:
-        """Postpone the start of a version that the index does not have in time; return the windows to write."""
+        """Postpone the start of a version if it would reach the index too late; return the windows to write."""
         async with self._locked(key, now) as (connection, versions):
             version = _version_in(versions, key)
             is_written = version.window_written is not WindowWritten.NOTHING
@@ -255,7 +255,7 @@ class Approvals:
             raise WrongState("only a version that was once approved can be rolled back to")
         if any(version.key == old.key for version in current):
             raise WrongState("this version is in force: expire the later version instead")
-        validity.windows_for_approval(old, [], now=decision.at, zone=self._zone)
+        validity.windows_for_approval(old, [], now=decision.at, zone=self._zone)  # raises if its last day has passed
 
 
 def _version_in(versions: Sequence[Version], key: VersionKey) -> Version:
@@ -286,7 +286,7 @@ async def _require_approver(connection: AsyncConnection, version: Version, calle
     await _require_second_person(connection, version, caller)
 
 
-async def _require_another(connection: AsyncConnection, key: VersionKey, kind: Decision, approver: str) -> None:
+async def _refuse_last_editor(connection: AsyncConnection, key: VersionKey, kind: Decision, approver: str) -> None:
     """Refuse an approver who was the last to set the draft's dates or title; a second person must check them."""
     of_version = rows.of_version(DECISIONS, key)
     subjects = select(DECISIONS.c.decided_by).where(of_version, DECISIONS.c.decision == kind)
@@ -311,9 +311,9 @@ def _is_same_person(one: str, other: str) -> bool:
 
 
 async def _receive_again(connection: AsyncConnection, old: Version, now: float) -> Received:
-    """Add a version with an earlier one's bytes and metadata."""
+    """Add a version with the bytes and metadata of the earlier version `old`, and a job to index it."""
     tenant, document_id = old.key.tenant, old.key.document_id
-    number = await records.next_version(connection, tenant, document_id, now)
+    number = await records.take_next_number(connection, tenant, document_id, now)
     new = replace(old.key, version=number)
     upload = Upload(
         tenant=tenant,
@@ -324,8 +324,8 @@ async def _receive_again(connection: AsyncConnection, old: Version, now: float) 
         metadata=old.metadata,
         uploaded_by=old.uploaded_by,
     )
-    holder = await records.version_of_content(connection, tenant, old.sha256)
-    await records.add_version(connection, new, upload, instead_of=holder, now=now)
+    previous = await records.last_version_of_content(connection, tenant, old.sha256)
+    await records.add_version(connection, new, upload, replaces=previous, now=now)
     version = await records.read_version(connection, new)
     return Received(version=version, job=await records.read_job(connection, new))
 
@@ -340,7 +340,8 @@ async def _write_windows(
 ) -> None:
     """Write windows into the rows of a document's versions; `before` are the versions before the change.
 
-    Replicas of the chatbot read a window's end only once the index has the window (`Catalogue.confirm_window`).
+    The ends published to the chatbot's replicas are removed until the index has the new windows: then
+    `Catalogue.confirm_window` publishes the new ends.
     """
     for window in windows:
         version = _version_in(before, replace(document, version=window.version))
@@ -356,7 +357,7 @@ async def _write_windows(
 async def _withdraw(connection: AsyncConnection, version: Version, kind: Decision, decision: ApprovalDecision) -> None:
     withdrawal = {"state": State.WITHDRAWN, "reason": kind, "detail": decision.reason or None}
     await connection.execute(records.update_version(version.key).values(**withdrawal))
-    # A dead letter waits for a person, and no person has anything to do for a withdrawn version.
+    # A dead job waits for an operator, who has nothing to do for a withdrawn version.
     dead = rows.update_job(version.key).where(JOBS.c.state == JobState.DEAD)
     await connection.execute(dead.values(state=JobState.FAILED))
     await _revoke(connection, version, kind, decision)

@@ -1,7 +1,7 @@
 """The catalogue of documents in SQL: versions, their states and windows, and the jobs that index them.
 
-A transaction that decides about a document first updates the document's row. So two decisions wait for each other: on
-PostgreSQL at the row, on SQLite at the only write lock.
+A transaction that decides about a document first updates the document's row. So a second decision waits for the first:
+on PostgreSQL for the row's lock, on SQLite for the only write lock.
 """
 
 from collections.abc import AsyncGenerator
@@ -57,7 +57,8 @@ class Catalogue:
         # Of two uploads of the same bytes, the slower one violates a primary key; its retry finds the other's row.
         retrying = AsyncRetryingCaller(attempts=5, timeout=10.0, wait_initial=0.01, wait_max=0.2)
         self._retry_on_conflict = retrying.on(IntegrityError)
-        # SQLite's write lock has no queue: a writer polls it and may fail while others overtake it. So ours queue here.
+        # SQLite's write lock has no queue: a writer polls it and may fail while others overtake it. So the writers of
+        # this process queue for this lock.
         self._write_turn = anyio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @asynccontextmanager
@@ -89,7 +90,7 @@ class Catalogue:
             raise CatalogueUnavailable from exc
 
     async def create_tables(self) -> None:
-        """Migrate the tables to this release's schema, those of withdrawals too."""
+        """Migrate the catalogue's and the withdrawals' tables to this release's schema."""
         try:
             await migrate(self._engine, withdrawals.SCHEMA, SCHEMA)
         except UNAVAILABLE as exc:
@@ -109,22 +110,22 @@ class Catalogue:
     async def receive(self, upload: Upload, *, now: float) -> Received:
         """Register an upload: the same bytes and metadata are the same version, and a failed one is queued again.
 
-        The bytes of a withdrawn version become a new version, and with `again` those of an expired one. Raises
-        DuplicateContent if the tenant has the same bytes with other metadata.
+        The bytes of a withdrawn version become a new version, and with `upload.again` those of an expired one too.
+        Raises DuplicateContent if the tenant has the same bytes with other metadata or as another document.
         """
         return await self._retry_on_conflict(self._receive, upload, now)
 
     async def _receive(self, upload: Upload, now: float) -> Received:
         async with self.write() as connection:
             await transaction_lock(connection, f"content {upload.sha256}")
-            latest = await records.version_of_content(connection, upload.tenant, upload.sha256)
+            latest = await records.last_version_of_content(connection, upload.tenant, upload.sha256)
             repeated = None if latest is None else await _earlier_copy(connection, upload, latest, now)
             if repeated is not None:
-                return await _received_before(connection, repeated, now)
+                return await _receive_repeated(connection, repeated, now)
             document_id = _document_id(upload, latest)
-            number = await records.next_version(connection, upload.tenant, document_id, now)
+            number = await records.take_next_number(connection, upload.tenant, document_id, now)
             key = VersionKey(tenant=upload.tenant, document_id=document_id, version=number)
-            await records.add_version(connection, key, upload, instead_of=latest, now=now)
+            await records.add_version(connection, key, upload, replaces=latest, now=now)
             version = await records.read_version(connection, key)
             return Received(version=version, job=await records.read_job(connection, key))
 
@@ -144,18 +145,18 @@ class Catalogue:
     async def documents(
         self, tenant: str, listing: Listing, *, limit: int, now: float, after: str = ""
     ) -> list[DocumentSummary]:
-        """Return at most `limit` of a tenant's documents in the listing's order, those behind the document `after`."""
+        """Return at most `limit` of a tenant's documents in the listing's order, from behind the document `after`."""
         any_document = documents_query(tenant, Listing(order=listing.order), now=now)
         documents = documents_query(tenant, listing, now=now).subquery()
-        order = (documents.c.place, documents.c.document_id)
+        order = (documents.c.sort_value, documents.c.document_id)
         query = select(documents).order_by(*order).limit(limit)
         async with self.read() as connection:
             if after:
-                named = any_document.where(VERSIONS.c.document_id == after)
-                last = (await connection.execute(named)).mappings().first()
+                last_document = any_document.where(VERSIONS.c.document_id == after)
+                last = (await connection.execute(last_document)).mappings().first()
                 if last is None:
                     raise Unprocessable("cursor: no document has such an id")
-                query = query.where(tuple_(*order) > (last["place"], after))
+                query = query.where(tuple_(*order) > (last["sort_value"], after))
             page = (await connection.execute(query)).mappings().all()
         return [DocumentSummary(latest=rows.to_version(row), versions=row["latest"]) for row in page]
 
@@ -176,7 +177,7 @@ class Catalogue:
             return {State(state): count for state, count in await connection.execute(query)}
 
     async def in_state(self, tenant: str, state: State, *, limit: int, after: tuple[str, int]) -> list[Version]:
-        """Return at most `limit` of a tenant's versions in a stored state, those behind (document, version) `after`."""
+        """Return at most `limit` of a tenant's versions in a stored state, from behind (document, version) `after`."""
         order = (VERSIONS.c.document_id, VERSIONS.c.version)
         query = select(VERSIONS).where(VERSIONS.c.tenant == tenant, VERSIONS.c.state == state, tuple_(*order) > after)
         async with self.read() as connection:
@@ -195,7 +196,7 @@ class Catalogue:
     async def jobs(
         self, tenant: str, state: JobState, *, limit: int | None = None, after: str = ""
     ) -> list[tuple[Job, Version]]:
-        """Return at most `limit` of a tenant's jobs in a state, with their versions, in order behind the id `after`.
+        """Return at most `limit` of a tenant's jobs in a state, with their versions, by id from behind the id `after`.
 
         Jobs of withdrawn versions are left out, because they need no action.
         """
@@ -250,10 +251,10 @@ class Catalogue:
             return (await connection.execute(select(func.max(DECISIONS.c.id)))).scalar_one() or 0
 
     async def unconfirm_windows_decided_again(self, *, after: int, until: float) -> int:
-        """Queue the windows of documents with several decisions to be written again; return the last decision's id.
+        """Queue the windows of documents that were decided about again; return the id of the last decision covered.
 
-        Covers the decisions after the id `after` and before the instant `until`. A process that wrote the window of an
-        earlier decision late may have overwritten a later one, and died before it noticed.
+        Covers at most 500 decisions, after the id `after` and before the instant `until`. A process that wrote an
+        earlier decision's window late may have overwritten a later one in the index, and died before it noticed.
         """
         query = select(DECISIONS.c.id, DECISIONS.c.tenant, DECISIONS.c.document_id, DECISIONS.c.decided_at)
         query = query.where(DECISIONS.c.id > after).order_by(DECISIONS.c.id).limit(_MOST_DECISIONS)
@@ -325,7 +326,7 @@ def _without_nul(text: str) -> str:
 
 
 def _document_id(upload: Upload, latest: VersionKey | None) -> str:
-    """Return the document that an upload is a version of; `latest` came with the same bytes."""
+    """Return the id of the document that an upload is a version of; `latest` is the last version with its bytes."""
     if upload.document_id is not None:
         return upload.document_id
     if latest is not None and not upload.path:
@@ -336,8 +337,8 @@ def _document_id(upload: Upload, latest: VersionKey | None) -> str:
 async def _earlier_copy(connection: AsyncConnection, upload: Upload, latest: VersionKey, now: float) -> Version | None:
     """Return the version that an upload repeats; None if the upload is a new version.
 
-    `latest` is the last version with these bytes. An expired version becomes a new one only with `upload.again`, since
-    a folder that is loaded twice holds former versions too.
+    `latest` is the last version with these bytes. The bytes of an expired version become a new one only with
+    `upload.again`, since a folder that is loaded twice holds files of expired versions too.
 
     Raises:
         DuplicateContent: the bytes exist with other metadata, or as another document.
@@ -357,8 +358,8 @@ def _is_over(version: Version, now: float) -> bool:
     return version.state_at(now) is State.EXPIRED
 
 
-async def _received_before(connection: AsyncConnection, version: Version, now: float) -> Received:
-    """Return an upload that was received before; if it failed, queue it again."""
+async def _receive_repeated(connection: AsyncConnection, version: Version, now: float) -> Received:
+    """Return the version that an upload repeats, and its job; if indexing it failed, queue the job again."""
     key = version.key
     if version.state is State.FAILED:
         await connection.execute(records.update_version(key).values(state=State.RECEIVED, reason=None, detail=None))

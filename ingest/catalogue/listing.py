@@ -22,7 +22,7 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A filter and an order of documents; each of `words` must be in the title, product, file name or id."""
+    """A filter and an order of documents; each word of `words` must be in the title, product, file name or id."""
 
     words: str = ""
     state: State | None = None
@@ -30,14 +30,17 @@ class Listing:
 
 
 def documents_query(tenant: str, listing: Listing, *, now: float) -> Select[Any]:
-    """Return the query for the latest versions of a tenant's documents, with `latest` and the value `place`."""
-    latest = (
+    """Return the query for the latest versions of a tenant's documents.
+
+    Two columns are added: `latest` (the number of versions) and `sort_value` (by which the order sorts, ascending).
+    """
+    is_latest = (
         (DOCUMENTS.c.tenant == VERSIONS.c.tenant)
         & (DOCUMENTS.c.document_id == VERSIONS.c.document_id)
         & (DOCUMENTS.c.latest == VERSIONS.c.version)
     )
-    query = select(VERSIONS, DOCUMENTS.c.latest, _place(listing.order, now).label("place"))
-    query = query.join(DOCUMENTS, latest).where(VERSIONS.c.tenant == tenant)
+    query = select(VERSIONS, DOCUMENTS.c.latest, _sort_value(listing.order, now).label("sort_value"))
+    query = query.join(DOCUMENTS, is_latest).where(VERSIONS.c.tenant == tenant)
     for word in listing.words.lower().split():
         columns = (VERSIONS.c.title, VERSIONS.c.product, VERSIONS.c.file_name, VERSIONS.c.document_id)
         query = query.where(or_(*(func.lower(column).contains(word, autoescape=True) for column in columns)))
@@ -46,8 +49,7 @@ def documents_query(tenant: str, listing: Listing, *, now: float) -> Select[Any]
     return query
 
 
-def _place(order: Order, now: float) -> ColumnElement[Any]:
-    """Return the value by which documents are ordered, ascending."""
+def _sort_value(order: Order, now: float) -> ColumnElement[Any]:
     match order:
         case Order.ID:
             return VERSIONS.c.document_id
@@ -62,7 +64,7 @@ def _place(order: Order, now: float) -> ColumnElement[Any]:
 
 
 def _state(now: float) -> ColumnElement[str]:
-    """Return the state at `now`, as `Version.state_at`."""
+    """Return the SQL expression for the state at `now`; the same rule as `Version.state_at`."""
     begins, ends = VERSIONS.c.visible_from, VERSIONS.c.visible_until
     return case(
         (VERSIONS.c.state != State.APPROVED, VERSIONS.c.state),

@@ -25,8 +25,8 @@ async def lock_document(connection: AsyncConnection, key: VersionKey, now: float
     await connection.execute(update(DOCUMENTS).where(row).values(updated_at=now))
 
 
-async def next_version(connection: AsyncConnection, tenant: str, document_id: str, now: float) -> int:
-    """Return the number of a document's next version, and insert or lock the document's row."""
+async def take_next_number(connection: AsyncConnection, tenant: str, document_id: str, now: float) -> int:
+    """Increment and return the number of a document's latest version; this inserts or locks the document's row."""
     row = rows.of_document(DOCUMENTS, tenant, document_id)
     increment = update(DOCUMENTS).where(row).values(latest=DOCUMENTS.c.latest + 1, updated_at=now)
     number = (await connection.execute(increment.returning(DOCUMENTS.c.latest))).scalar_one_or_none()
@@ -60,27 +60,28 @@ async def read_job(connection: AsyncConnection, key: VersionKey) -> Job:
 
 
 async def add_version(
-    connection: AsyncConnection, key: VersionKey, upload: Upload, *, instead_of: VersionKey | None, now: float
+    connection: AsyncConnection, key: VersionKey, upload: Upload, *, replaces: VersionKey | None, now: float
 ) -> None:
-    """Insert a version with its job, and make it the version of its content in place of `instead_of`.
+    """Insert a version with its job, and record it as the last version with its bytes (`document_contents`).
 
-    Raises IntegrityError if another transaction has received the same content.
+    `replaces` is the version that is recorded for these bytes so far, if any. Raises IntegrityError if another
+    transaction has recorded a version for them since it was read.
     """
     await connection.execute(insert(VERSIONS).values(**rows.new_version(key, upload, now)))
-    name = {"document_id": key.document_id, "version": key.version}
+    last_version = {"document_id": key.document_id, "version": key.version}
     is_content = (CONTENTS.c.tenant == key.tenant) & (CONTENTS.c.sha256 == upload.sha256)
     is_updated = False
-    if instead_of is not None:
-        is_unchanged = (CONTENTS.c.document_id == instead_of.document_id) & (CONTENTS.c.version == instead_of.version)
-        rename = update(CONTENTS).where(is_content, is_unchanged).values(**name)
-        is_updated = (await connection.execute(rename)).rowcount > 0
+    if replaces is not None:
+        is_unchanged = (CONTENTS.c.document_id == replaces.document_id) & (CONTENTS.c.version == replaces.version)
+        replacement = update(CONTENTS).where(is_content, is_unchanged).values(**last_version)
+        is_updated = (await connection.execute(replacement)).rowcount > 0
     if not is_updated:
-        await connection.execute(insert(CONTENTS).values(tenant=key.tenant, sha256=upload.sha256, **name))
+        await connection.execute(insert(CONTENTS).values(tenant=key.tenant, sha256=upload.sha256, **last_version))
     await connection.execute(insert(JOBS).values(**rows.new_job(uuid4().hex, key, now)))
 
 
-async def version_of_content(connection: AsyncConnection, tenant: str, sha256: str) -> VersionKey | None:
-    """Return the last version of a content; None if the tenant has no such content."""
+async def last_version_of_content(connection: AsyncConnection, tenant: str, sha256: str) -> VersionKey | None:
+    """Return a tenant's last version with these bytes, of any document; None if there is none."""
     query = select(CONTENTS).where(CONTENTS.c.tenant == tenant, CONTENTS.c.sha256 == sha256)
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
@@ -89,11 +90,14 @@ async def version_of_content(connection: AsyncConnection, tenant: str, sha256: s
 
 
 async def version_of_upload(connection: AsyncConnection, upload: Upload) -> Version | None:
-    """Return the newest version with an upload's bytes and metadata that is not withdrawn; None if there is none."""
+    """Return the newest version with an upload's bytes and metadata (and document id, if given); None if there is none.
+
+    Withdrawn versions don't count.
+    """
     is_same = (VERSIONS.c.sha256 == upload.sha256) & (VERSIONS.c.fingerprint == upload.metadata.fingerprint)
-    is_named = true() if upload.document_id is None else VERSIONS.c.document_id == upload.document_id
-    is_valid = (VERSIONS.c.tenant == upload.tenant) & (VERSIONS.c.state != State.WITHDRAWN)
-    query = select(VERSIONS).where(is_valid, is_same, is_named)
+    is_of_document = true() if upload.document_id is None else VERSIONS.c.document_id == upload.document_id
+    is_not_withdrawn = (VERSIONS.c.tenant == upload.tenant) & (VERSIONS.c.state != State.WITHDRAWN)
+    query = select(VERSIONS).where(is_not_withdrawn, is_same, is_of_document)
     newest = query.order_by(VERSIONS.c.uploaded_at.desc(), VERSIONS.c.version.desc()).limit(1)
     row = (await connection.execute(newest)).mappings().one_or_none()
     return None if row is None else rows.to_version(row)

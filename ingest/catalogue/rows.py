@@ -70,7 +70,7 @@ def new_job(job_id: str, key: VersionKey, now: float) -> Values:
 
 
 def requeued(now: float) -> Values:
-    """Return the columns of a job that waits to be run from its beginning."""
+    """Return the column values of a job that is queued to run from its beginning, with no attempts counted."""
     waiting = {"state": JobState.QUEUED, "stage": Stage.RECEIVE, "done": 0, "total": 0, "attempts": 0}
     return waiting | {"claimed_by": None, "claimed_until": 0.0, "updated_at": now}
 

@@ -1,4 +1,4 @@
-"""The windows in which a document's versions may be read: half-open intervals, without overlaps and gaps. Pure.
+"""Compute the windows in which a document's versions may be read: half-open intervals, without overlaps and gaps.
 
 The only gap is one that staff ask for, by an `effective_until` before the next version begins. Instants are Unix
 seconds. Each `windows_for_…` returns the windows that change, and the other windows of the document stay as they are.
@@ -23,14 +23,14 @@ def midnight(day: date, zone: ZoneInfo) -> float:
 
 
 def windows_for_approval(approved: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
-    """Return the windows for an approval at `now`: those of the versions that it ends, then its own.
+    """Return the windows for an approval at `now`: those of the versions that it ends, then that of `approved`.
 
-    It begins on its first day, but not before `now` + 2 s, because a window records when customers could read a
-    version. The version that answers at that instant ends. A version that was approved for a later day ends this one,
-    even if that day came while a rollback was indexing this one.
+    The approved version begins on its first day, but not before `now` + 2 s, because a window records when customers
+    could read a version. The version that answers at that instant ends. A version that was approved for a later day
+    ends the approved version, even if that day came while a rollback was indexing the approved version.
 
     Raises:
-        WrongState: its last day has passed, or a newer version answers on it.
+        WrongState: its last day has passed, or a newer version already answers when it would begin.
     """
     first_day = approved.metadata.effective_from
     earliest_start = midnight(first_day, zone) if first_day is not None else -inf
@@ -57,12 +57,12 @@ def windows_for_approval(approved: Version, others: Sequence[Version], *, now: f
         if _is_readable_at(other, start)
     ]
     end = min([*map(_start, later), end_of_last_day])
-    own = Window(version=approved.key.version, visible_from=start, visible_until=None if end == inf else end)
-    return [*windows, own]
+    new_window = Window(version=approved.key.version, visible_from=start, visible_until=None if end == inf else end)
+    return [*windows, new_window]
 
 
 def _decided_at(approved: Version, now: float) -> float:
-    """Return when it was decided that a version answers: `now`, or at the rollback that restored it."""
+    """Return the time of the decision that lets a version answer: `now`, or that of the rollback that restored it."""
     rolled_back_at = approved.approved_at if approved.state is State.INDEXED else None
     return now if rolled_back_at is None else rolled_back_at
 
@@ -80,13 +80,13 @@ def _overtakes(other: Version, restored: Version, *, decided_at: float, planned_
 def windows_for_expiry(expired: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
     """Return the windows for a version that ends at `now`; an empty list if it has ended already.
 
-    A version that has not begun never begins, and its predecessor among `others` continues.
+    If it has not begun, it never begins, and its predecessor among `others` continues.
     """
     if not _open_at(expired, now):
         return []
-    own = Window(version=expired.key.version, visible_from=_start(expired), visible_until=now)
+    ended = Window(version=expired.key.version, visible_from=_start(expired), visible_until=now)
     has_begun = _start(expired) <= now
-    return [own] if has_begun else [own, *_window_of_predecessor(expired, others, zone=zone)]
+    return [ended] if has_begun else [ended, *_window_of_predecessor(expired, others, zone=zone)]
 
 
 def _window_of_predecessor(cancelled: Version, others: Sequence[Version], *, zone: ZoneInfo) -> list[Window]:
@@ -97,7 +97,7 @@ def _window_of_predecessor(cancelled: Version, others: Sequence[Version], *, zon
 
 
 def _last_to_begin(versions: Sequence[Version]) -> list[Version]:
-    """Return a list of the version that begins last, empty without versions.
+    """Return the version that begins last, as a list; an empty list without versions.
 
     Several versions end at one instant if some of them were replaced before they began.
     """
@@ -109,8 +109,7 @@ def windows_for_new_dates(
 ) -> list[Window]:
     """Return the windows for an approved version with new dates: first the windows of other versions, then its own.
 
-    A version that has not begun gets a window as if it were approved at `now`. Once it has begun,
-    only its end may change.
+    If it has not begun, it gets a window as if it were approved at `now`. If it has begun, only its end may change.
 
     Raises:
         WrongState: it has ended, it has begun and its first day would change, or its last day has passed.
@@ -134,9 +133,9 @@ def _windows_for_new_start(
     remaining = [_with_window(other, by_expiry.get(other.key.version)) for other in others]
     dated = replace(version, metadata=metadata)
     by_approval = {window.version: window for window in windows_for_approval(dated, remaining, now=now, zone=zone)}
-    own = by_approval.pop(version.key.version)
+    new_window = by_approval.pop(version.key.version)
     del by_expiry[version.key.version]
-    return [*(by_expiry | by_approval).values(), own]
+    return [*(by_expiry | by_approval).values(), new_window]
 
 
 def _with_window(version: Version, window: Window | None) -> Version:
@@ -161,7 +160,7 @@ def starts_too_soon(start: float | None, *, now: float) -> bool:
 def windows_for_late_start(late: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
     """Return the windows for a version that the index does not have in time: that of its predecessor, then its own.
 
-    It begins 2 s after `now` instead. Until then its predecessor answers, and later `as_of` searches find that one too.
+    It begins 2 s after `now` instead. Its predecessor answers until then, also in later searches `as_of` that time.
     """
     start = min(now + NOTICE_SECONDS, _end(late))
     written = [o for o in others if o.state is State.APPROVED and o.window_written is not WindowWritten.NOTHING]
@@ -174,10 +173,11 @@ def windows_for_late_start(late: Version, others: Sequence[Version], *, now: flo
 
 
 def in_writing_order(windows: Sequence[Window], versions: Sequence[Version]) -> tuple[Window, ...]:
-    """Return windows in the order of writing them to the index: those it lacks, those that open, those that close.
+    """Return windows in the order of writing them to the index.
 
-    So at least one version can be read at every instant, however long a write takes. If two can, searches return the
-    newer one (`knowledge.index`). `versions` are the document's versions before the change.
+    First come versions that the index does not know, then windows that only grow, then windows that lose instants. So
+    at least one version can be read at every instant, however long a write takes. If two can, searches return the newer
+    one (`knowledge.index`). `versions` are the document's versions before the change.
     """
     before = {version.key.version: version for version in versions}
 
@@ -194,7 +194,7 @@ def known_to_index(version: Version) -> bool:
 
 
 def replaced_by_unknown(versions: Sequence[Version], *, now: float) -> list[Version]:
-    """Return the versions that end after `now` at the start of a successor whose start the index lacks."""
+    """Return the versions that end after `now`, when a successor begins whose start the index lacks."""
     unknown = [v for v in versions if v.visible_from is not None and not known_to_index(v)]
     unknown_starts = {(_document(v), v.visible_from) for v in unknown}
     ending = [v for v in versions if known_to_index(v) and v.visible_until is not None and v.visible_until > now]

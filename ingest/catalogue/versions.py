@@ -34,7 +34,7 @@ class JobState(StrEnum):
 
 
 class WindowWritten(IntEnum):
-    """The part of a version's window that the index has; START: its start, but not its current end.
+    """The part of a version's window that the index has; START: the start, but not the current end.
 
     The numbers are stored (`document_versions.window_written`).
     """
@@ -101,7 +101,7 @@ class Dates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen(Dates):
-    """The dates and the title that an approver was shown; without a title any is accepted."""
+    """The dates and the title that an approver was shown; `title` None matches any title."""
 
     title: str | None = None
 
@@ -129,11 +129,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """An original with its metadata; without `document_id` it is derived from `path`, or else from the content.
+    """An original with its metadata; a missing `document_id` is derived from `path`, or else from the content.
 
-    `path` is the path of the file in a folder that is loaded: a changed file is a new version of the same document.
-    `sha256` and `size` are known once its bytes are stored. With `again`, the bytes of an expired version become a new
-    version.
+    `path` is the file's path in a loaded folder, so that a changed file becomes a new version of the same document.
+    `sha256` and `size` (in bytes) are set once the bytes are stored. With `again`, the bytes of an expired version
+    become a new version.
     """
 
     tenant: str

@@ -1,6 +1,6 @@
 """Claim jobs in SQL with an UPDATE that only one process can win; a claim expires unless its owner renews it.
 
-An accepted upload has a row before its reply is sent, so a crash cannot lose it. Instants are Unix seconds.
+An accepted upload has a job's row before its reply is sent, so a crash cannot lose it. Instants are Unix seconds.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ RENEW_SECONDS = 5.0
 MOST_ATTEMPTS = 3
 MOST_CANDIDATES = 20
 """Number of oldest free jobs that a worker tries to claim; another worker may claim each of them first."""
-MOST_AHEAD_SECONDS = 60.0  # maximum time ahead of any claim or wait; a later end means that the clock was set back
+MOST_AHEAD_SECONDS = 60.0  # every claim or wait ends sooner; a later end means that the clock was set back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Backlog:
     """The number of unfinished jobs and of dead letters, and the creation time of the oldest unfinished job."""
 
     waiting: int
-    since: float | None
+    oldest_at: float | None
     dead: int
 
 
@@ -55,7 +55,7 @@ class JobClaims:
         return None
 
     async def claim(self, job_id: str, *, now: float) -> Job | None:
-        """Claim a job; None if it is finished or claimed by another owner."""
+        """Claim a job; None if it is finished, claimed by any owner, or waits before its next attempt."""
         values = {"claimed_by": self._owner, "claimed_until": now + LEASE_SECONDS, "updated_at": now}
         values |= {"state": JobState.RUNNING, "attempts": JOBS.c.attempts + 1}
         claim = update(JOBS).where(JOBS.c.id == job_id, _is_free(now)).values(**values).returning(JOBS)
@@ -64,9 +64,12 @@ class JobClaims:
         return None if row is None else rows.to_job(row)
 
     async def retry(self, job_id: str, *, tenant: str, now: float) -> Job:
-        """Queue a failed job or a dead letter again; raise NotFound, or WrongState if it is done or withdrawn."""
+        """Queue a failed job or a dead letter again; a queued or running job is returned unchanged.
+
+        Raises NotFound, or WrongState if the job is done or its version withdrawn.
+        """
         async with self._catalogue.write() as connection:
-            job = rows.to_job(await self._of_tenant(connection, tenant, job_id))
+            job = rows.to_job(await self._job_row(connection, tenant, job_id))
             if job.state in (JobState.QUEUED, JobState.RUNNING):
                 return job
             if job.state is JobState.DONE:
@@ -76,9 +79,9 @@ class JobClaims:
             if not reset.rowcount:
                 raise WrongState("its version was withdrawn")
             await connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(**rows.requeued(now)))
-            return rows.to_job(await self._of_tenant(connection, tenant, job_id))
+            return rows.to_job(await self._job_row(connection, tenant, job_id))
 
-    async def _of_tenant(self, connection: AsyncConnection, tenant: str, job_id: str) -> RowMapping:
+    async def _job_row(self, connection: AsyncConnection, tenant: str, job_id: str) -> RowMapping:
         query = select(JOBS).where(JOBS.c.id == job_id, JOBS.c.tenant == tenant)
         row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
@@ -106,9 +109,9 @@ class JobClaims:
         """Make a job a dead letter after MOST_ATTEMPTS attempts; staff can retry it."""
         await self._change(job, state=JobState.DEAD, claimed_until=0.0, updated_at=now)
 
-    async def requeue(self, job: Job, *, after: float, now: float) -> None:
-        """Release a job for another attempt, which may be claimed after `after` seconds."""
-        await self._change(job, state=JobState.QUEUED, claimed_by=None, claimed_until=now + after, updated_at=now)
+    async def requeue(self, job: Job, *, delay: float, now: float) -> None:
+        """Release a job for another attempt, which may be claimed in `delay` seconds."""
+        await self._change(job, state=JobState.QUEUED, claimed_by=None, claimed_until=now + delay, updated_at=now)
 
     async def release(self, job: Job, *, now: float) -> None:
         """Release a job without counting the attempt; raise ClaimLost if it is finished or has another owner."""
@@ -125,9 +128,9 @@ class JobClaims:
         unfinished = select(func.count(), func.min(JOBS.c.created_at)).where(_is_unfinished())
         dead = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.DEAD)
         async with self._catalogue.read() as connection:
-            unfinished_count, since = (await connection.execute(unfinished)).one()
+            unfinished_count, oldest_at = (await connection.execute(unfinished)).one()
             dead_count = (await connection.execute(dead)).scalar_one()
-        return Backlog(waiting=unfinished_count, since=since, dead=dead_count)
+        return Backlog(waiting=unfinished_count, oldest_at=oldest_at, dead=dead_count)
 
     async def counts(self, tenant: str) -> tuple[dict[JobState, int], float | None]:
         """Return a tenant's jobs by state, and the creation time of its oldest unfinished job."""
@@ -136,8 +139,8 @@ class JobClaims:
         oldest = select(func.min(JOBS.c.created_at)).where(of_tenant, _is_unfinished())
         async with self._catalogue.read() as connection:
             counts = (await connection.execute(by_state)).all()
-            since = (await connection.execute(oldest)).scalar_one_or_none()
-        return {JobState(state): count for state, count in counts}, since
+            oldest_at = (await connection.execute(oldest)).scalar_one_or_none()
+        return {JobState(state): count for state, count in counts}, oldest_at
 
     async def _change(self, job: Job, **values: object) -> None:
         change = update(JOBS).where(self._is_claimed(job)).values(**values)
@@ -146,7 +149,7 @@ class JobClaims:
                 raise ClaimLost
 
     def _is_claimed(self, job: Job) -> ColumnElement[bool]:
-        # Includes the attempt, because this process may have claimed the job again after it was suspended.
+        # Compare the attempt too: this process may have claimed the job a second time after it was suspended.
         return (JOBS.c.id == job.id) & (JOBS.c.claimed_by == self._owner) & (JOBS.c.attempts == job.attempts)
 
 

@@ -1,4 +1,4 @@
-"""The changes between the passages of two versions: changed lines, and the changed words in them. Pure."""
+"""Compute the changes between the passages of two versions: changed lines, and the changed words in them."""
 
 import re
 from bisect import bisect_left
@@ -11,8 +11,8 @@ from itertools import zip_longest
 from ingest.review.cpu_limiter import Check
 from knowledge.passage import Passage
 
-MOST_COMPARED = 500  # lines between two lines that occur once in both texts; of more, all count as changed
-MOST_PAIRED = 100  # consecutive changed lines; of more, the words are not compared
+MOST_COMPARED = 500  # lines between two anchors (`_anchors`); if there are more, all of them count as changed
+MOST_PAIRED = 100  # consecutive changed lines; if there are more, their words are not compared
 ALIKE = 0.4  # share of the longer line's words that two lines must have in common to be compared word by word
 
 # Keep numbers whole, so that 2.35% becomes 2.40% rather than 35 becoming 40.
@@ -69,7 +69,8 @@ def _differing_ranges(old: Sequence[str], new: Sequence[str], check: Check) -> I
 def _anchors(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
     """Return the (old, new) indices of lines that occur once in each text, as the longest sequence that rises in both.
 
-    It is a patience diff. Takes one second for 50,000 lines; SequenceMatcher alone takes 13 s if 1,000 of them changed.
+    This is the method of patience diff. It takes 1 s for 50,000 lines; SequenceMatcher alone takes 13 s if 1,000 of
+    them changed.
     """
     old_counts, new_counts = Counter(old), Counter(new)
     old_indices = {text: index for index, text in enumerate(old)}
@@ -91,10 +92,13 @@ def _anchors(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _replacements(old: Sequence[_Line], new: Sequence[_Line], next_line: _Line) -> list[Change]:
-    """Return the changes from old to new lines, last first; a deletion is placed before the line that follows it."""
+    """Return the changes from old to new lines, last first; `next_line` is the new text's line after them.
+
+    A deletion is placed at the start of the line that follows it.
+    """
     are_few = max(len(old), len(new)) <= MOST_PAIRED
     pairs = _pairs(old, new) if are_few else list(zip_longest(old, new))
-    compare = _changed_words if are_few else _whole_line
+    compare = _changed_words if are_few else _line_replacement
     line_changes: list[Change] = []
     for removed, line in reversed(pairs):
         if line is not None:
@@ -123,7 +127,7 @@ def _pairs(old: Sequence[_Line], new: Sequence[_Line]) -> list[tuple[_Line | Non
 
 
 def _lines(passages: Sequence[Passage]) -> Iterator[_Line]:
-    """Yield the lines with text, without table rules and headers repeated from the previous passage."""
+    """Yield the non-blank lines, except table rules (|---|) and a table header repeated from the previous passage."""
     head: list[str] = []
     for passage in passages:
         lines = passage.text.split("\n")
@@ -138,12 +142,12 @@ def _lines(passages: Sequence[Passage]) -> Iterator[_Line]:
 
 
 def _changed_words(removed: str, line: _Line) -> Iterator[Change]:
-    """Yield the changed words, or replace the whole line if few words are the same."""
+    """Yield the changed words of a line, or the whole line as one change if few words are the same."""
     old, new = _WORD.findall(removed), _WORD.findall(line.text)
     codes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     same_count = sum(_word_count(old[a:b]) for tag, a, b, _, _ in codes if tag == "equal")
     if same_count < ALIKE * max(_word_count(old), _word_count(new)):
-        yield from _whole_line(removed, line)
+        yield from _line_replacement(removed, line)
         return
     for tag, old_start, old_end, new_start, new_end in codes:
         if tag != "equal":
@@ -156,5 +160,5 @@ def _word_count(words: Sequence[str]) -> int:
     return sum(not word.isspace() for word in words)
 
 
-def _whole_line(removed: str, line: _Line) -> Iterator[Change]:
+def _line_replacement(removed: str, line: _Line) -> Iterator[Change]:
     yield line.change(0, len(line.text), removed)

@@ -10,7 +10,7 @@ from ingest.errors import Unavailable
 
 T = TypeVar("T")
 Check = Callable[[], None]
-"""Called at least every second by work in a thread; raises if the caller was cancelled."""
+"""Work in a thread calls this at least every second; it raises if the work was cancelled or its deadline passed."""
 
 REVIEW_SECONDS = 60.0  # the deadline of a review: 30 s for a page, the rest for the reviews queued before it
 
@@ -23,9 +23,9 @@ class CpuLimiter:
         self._limiter = anyio.CapacityLimiter(1)
 
     async def run(self, work: Callable[[Check], T]) -> T:
-        """Return the result of `work`; raise Unavailable at its next check after the deadline.
+        """Return the result of `work`; raise Unavailable if the deadline passes.
 
-        The deadline includes the wait for its turn. A cancellation ends it at its next check too.
+        The time includes the wait for other calls. After the deadline or a cancellation, `work` ends at its next check.
         """
         try:
             with anyio.fail_after(self._seconds):

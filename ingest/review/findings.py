@@ -1,4 +1,4 @@
-"""Findings in passages, for approvers: personal identifiers, instructions to the model, formulas without values. Pure.
+"""Findings in passages, for approvers: personal identifiers, instructions to the model, formulas without values.
 
 They are computed for each review and not stored, because they contain personal data
 (docs/decisions/0016-staff-page.md).
@@ -35,10 +35,10 @@ class PassageFinding:
 
 def passage_findings(passages: Sequence[Passage], check: Check = lambda: None) -> list[PassageFinding]:
     """Return the findings in passage order; takes about 7 ms per uncached passage."""
-    return [finding for passage in passages for finding in _of_passage(passage, check)]
+    return [finding for passage in passages for finding in _findings_in(passage, check)]
 
 
-def _of_passage(passage: Passage, check: Check) -> Iterator[PassageFinding]:
+def _findings_in(passage: Passage, check: Check) -> Iterator[PassageFinding]:
     """Yield the findings in the parts of a passage that reach a prompt: title, section and text."""
     check()
     n, page = passage.n, passage.page
@@ -54,5 +54,5 @@ def _of_passage(passage: Passage, check: Check) -> Iterator[PassageFinding]:
 def _detect(text: str) -> tuple[tuple[IdentifierKind | Tactic, str, bool], ...]:
     """Return the (name, excerpt, whether it blocks) of each finding in a text."""
     identifiers = [(mark.kind, text[mark.start : mark.end], False) for mark in find_identifiers(text)]
-    instructions = [(one.tactic, one.excerpt, one.blocks) for one in find_injection(text)]
+    instructions = [(found.tactic, found.excerpt, found.blocks) for found in find_injection(text)]
     return (*identifiers, *instructions)

@@ -1,6 +1,6 @@
 """The blob store of original bytes by SHA-256, so that identical files are stored once.
 
-The store is a folder or an S3-compatible bucket (fsspec). A name appears only once all its bytes are stored.
+The store is a folder or an S3-compatible bucket (fsspec). A blob gets its name only once all its bytes are stored.
 """
 
 import errno
@@ -34,7 +34,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BlobSettings(BaseModel, frozen=True):
-    """The store of originals (a folder, or `s3://bucket/prefix`), the maximum size, and S3's deadline in seconds.
+    """The store of originals (a folder, or `s3://bucket/prefix`), an original's maximum size, and S3's deadline (s).
 
     S3's address and keys come from the AWS variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
     """
@@ -149,7 +149,7 @@ def _written_at(info: Mapping[str, Any]) -> float:
 
 
 async def _check(path: Path, digest: str, on_changed: Callable[[str], None]) -> None:
-    """Raise OriginalChanged unless a file's SHA-256 is the approved digest."""
+    """Raise OriginalChanged unless a file's SHA-256 is `digest`; also log this and call `on_changed`."""
 
     def digest_of_file() -> str:
         with path.open("rb") as file:
@@ -165,7 +165,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def _is_original(name: str, prefix: str) -> bool:
-    """Return whether a file's name is a digest, and its folder's name the start of it."""
+    """Return whether a file's name is a digest that starts with its folder's name, `prefix`."""
     return name.startswith(prefix) and _DIGEST.fullmatch(name) is not None
 
 

@@ -17,10 +17,10 @@ from knowledge.passage import Language
 
 MOST_FORMS = 6  # concurrent uploads through the API; each needs a copy on disk until it is stored
 
-_NAME = re.compile(r"\w[\w.\-]{0,99}")
+_DOCUMENT_ID = re.compile(r"\w[\w.\-]{0,99}")
 _GROUP = re.compile(r"[^\s{}/]{1,100}")
 _LINK = re.compile(r"https://[\w\-]+(\.[\w\-]+)+(:\d{1,5})?([/?#][^\s\"<>\\]*)?")
-_MOST_LINK = 2000
+_LONGEST_LINK = 2000
 
 
 class MetadataFields(BaseModel):
@@ -39,10 +39,10 @@ class MetadataFields(BaseModel):
     def metadata(self) -> Metadata:
         """The metadata; without readers every customer may read the document."""
         readers = tuple(dict.fromkeys(self.readers)) or (EVERY_CUSTOMER,)
-        return Metadata(**self.model_dump(include=_UNCHANGED), readers=readers)
+        return Metadata(**self.model_dump(include=_COPIED_FIELDS), readers=readers)
 
 
-_UNCHANGED = {field.name for field in fields(Metadata)} - {"readers"}
+_COPIED_FIELDS = {field.name for field in fields(Metadata)} - {"readers"}
 
 
 class Uploads:
@@ -58,8 +58,8 @@ class Uploads:
         """Receive a document; on return, its bytes and job survive any crash.
 
         Raises:
-            Unprocessable: the name, a reader group, the link or the dates are invalid.
-            DuplicateContent: the tenant has the same bytes with other metadata.
+            Unprocessable: the document id, a reader group, the title, product, link or dates are invalid.
+            DuplicateContent: the tenant has the same bytes with other metadata or as another document.
             TooLarge, StorageFull, StorageUnavailable, CatalogueUnavailable: from the blob store and the catalogue.
         """
         _check(upload)
@@ -70,7 +70,7 @@ class Uploads:
 
 
 def _check(upload: Upload) -> None:
-    if upload.document_id is not None and not _NAME.fullmatch(upload.document_id):
+    if upload.document_id is not None and not _DOCUMENT_ID.fullmatch(upload.document_id):
         raise Unprocessable("document_id: letters, digits, '.', '-' and '_', at most 100")
     if not all(_GROUP.fullmatch(reader) and is_plain(reader) for reader in upload.metadata.readers):
         raise Unprocessable("readers: names of groups without spaces")
@@ -78,8 +78,8 @@ def _check(upload: Upload) -> None:
         if value is not None and not is_line(value):
             raise Unprocessable(f"{name}: 1 to 300 characters on one line")
     link = upload.metadata.link
-    if link is not None and not (len(link) <= _MOST_LINK and is_plain(link) and _LINK.fullmatch(link)):
-        raise Unprocessable(f"link: a public address that begins with https://, at most {_MOST_LINK} characters")
+    if link is not None and not (len(link) <= _LONGEST_LINK and is_plain(link) and _LINK.fullmatch(link)):
+        raise Unprocessable(f"link: a public address that begins with https://, at most {_LONGEST_LINK} characters")
     begin, end = upload.metadata.effective_from, upload.metadata.effective_until
     if begin is not None and end is not None and end < begin:
         raise Unprocessable("effective_until lies before effective_from")

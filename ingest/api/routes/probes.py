@@ -1,8 +1,8 @@
 """Probes and metrics: liveness depends on nothing, readiness on the catalogue and the index.
 
 A process is not ready if the index has no passages although the catalogue has visible ones (the index was lost), or if
-another embedder filled the live collection (restart the process with that one). An unavailable embedder is reported and
-does not affect readiness: documents are received, and their jobs wait.
+another embedder filled the live collection (restart the process with that embedder). An unavailable embedder is
+reported and does not affect readiness: documents are received, and their jobs wait.
 """
 
 from collections.abc import Awaitable, Callable
@@ -74,5 +74,5 @@ async def metrics(services: TheServices) -> Response:
     backlog = await services.job_claims.backlog()
     services.metrics.jobs.set(backlog.waiting)
     services.metrics.dead_jobs.set(backlog.dead)
-    services.metrics.oldest_job.set(services.now() - backlog.since if backlog.since is not None else 0)
+    services.metrics.oldest_job.set(services.now() - backlog.oldest_at if backlog.oldest_at is not None else 0)
     return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -32,7 +32,7 @@ MOST_CHANGES = 2_000
 
 _OFFICE = "application/vnd.openxmlformats-officedocument"
 _MEDIA_TYPES: Final[Mapping[str, str]] = {
-    Format.MARKDOWN: "text/markdown",  # without a charset, because none is stored
+    Format.MARKDOWN: "text/markdown",  # without a charset, because the catalogue stores none
     Format.TEXT: "text/plain",
     Format.HTML: "text/html",
     Format.PDF: "application/pdf",

@@ -23,7 +23,7 @@ from telemetry.ocsf import Code
 FILE = "file"
 MOST_FIELDS = 200
 MOST_FIELD_BYTES = 16 * 1024
-RECEIVE_SECONDS = 30 * 60.0  # 100 MiB over a slow line; includes the wait for a place
+RECEIVE_SECONDS = 30 * 60.0  # 100 MiB over a slow line; includes the wait while other forms are received
 _CHUNK_BYTES = 1024 * 1024
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
@@ -41,7 +41,7 @@ class UploadFields(MetadataFields):
 
 
 def _openapi_body() -> dict[str, Any]:
-    """Return the form's OpenAPI description, because the route only has a stream."""
+    """Return the form's OpenAPI description, which FastAPI can't derive: the route parses the request itself."""
     schema = UploadFields.model_json_schema()
     schema["properties"][FILE] = {"type": "string", "contentMediaType": "application/octet-stream"}
     schema["required"] = [FILE]
@@ -53,7 +53,7 @@ async def received_form(request: Request, _who: Staff, services: TheServices) ->
 
     Raises:
         BadRequest: it is malformed, has too many or too long fields, breaks off or takes too long.
-        StorageFull, StorageUnavailable: the disk cannot take the file.
+        StorageFull, StorageUnavailable: the file cannot be written to the temporary disk.
     """
     async with AsyncExitStack() as stack:
         try:
@@ -85,7 +85,8 @@ async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
 def _upload_of(form: FormData, file: UploadFile, who: Principal) -> Upload:
     """Return the upload that a form describes; raise Unprocessable if a field is invalid.
 
-    A page's empty input counts as absent, but an empty reader is invalid.
+    An empty form field counts as absent (the staff page sends all its fields), but an empty value of `readers` is
+    invalid.
     """
     values = {name: value for name, value in form.items() if value and name not in {FILE, "readers"}}
     try:
