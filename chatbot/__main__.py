@@ -1,4 +1,4 @@
-"""The `chatbot` command: serve the chat API, make tokens and keys, verify and replay answers, stop and resume it."""
+"""The `chatbot` command: serve the chat API, make tokens and keys, verify and replay answers, stop and resume them."""
 
 import asyncio
 import os
@@ -333,10 +333,10 @@ async def _apply_change(settings: CommandSettings, change: StopChange) -> str:
 
 @app.command("replay")
 def replay_answer(
-    answer_id: Annotated[str, typer.Argument(help="The answer's id, as `accepted` gave it.")],
+    answer_id: Annotated[str, typer.Argument(help="The answer's id, as in its event `accepted`.")],
     question: Annotated[
         typer.FileText | None,
-        typer.Option(help="A file with the question, if it is no longer stored; `-` reads a pipe."),
+        typer.Option(help="A file with the question, if it is no longer stored; `-` reads standard input."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -382,12 +382,12 @@ def verify(
 
 @audit_app.command()
 def prune(by: By) -> None:
-    """Remove the rows older than AUDIT_KEPT_DAYS; the chain of the other rows stays valid."""
+    """Remove the chains whose last row and last anchor are older than AUDIT_KEPT_DAYS; the other chains stay valid."""
     settings = settings_of_database(AuditCommandSettings)
     since = settings.audit_kept_since(time.time())
     if since == 0:
         typer.echo(
-            "chatbot: AUDIT_KEPT_DAYS is not set, so no row is old enough: set the days that rows are kept", err=True
+            "chatbot: AUDIT_KEPT_DAYS is not set, so nothing is removed: set the days that rows are kept", err=True
         )
         raise typer.Exit(2)
     removed = with_audit(settings, partial(_prune, since=since, by=by, settings=settings))

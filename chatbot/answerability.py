@@ -1,6 +1,6 @@
 """Estimate whether passages answer a question: a logistic regression over search scores and the model's "yes" (pure).
 
-Its weights are valid only for the embedder, model and probe that they were fitted with (`calibration.py`,
+The weights are valid only for the embedder, model and probe that they were fitted with (`calibration.py`,
 docs/decisions/0002-answerability.md).
 """
 
@@ -75,20 +75,20 @@ def nothing_near(hits: Sequence[Hit], weights: AnswerabilityWeights) -> bool:
 def score(
     hits: Sequence[Hit],
     probabilities: Sequence[float],
-    unknown: float,
+    unknown_share: float,
     language: Language,
     weights: AnswerabilityWeights,
 ) -> float:
     """Return the probability in [0, 1] that the passages hold the answer.
 
-    `probabilities` are those of "yes" for the passages probed so far, at least one, in order. `unknown` is the share
-    in [0, 1] of the question's topics that are missing from the passage that has most of them.
+    `probabilities` are those of "yes" for the passages probed so far, at least one, in order. `unknown_share` is the
+    share in [0, 1] of the question's topics that are missing from the passage that has most of them.
     """
     z = weights.bias + weights.first * log_odds(probabilities[0])
     z += weights.likeliest * log_odds(max(probabilities))
     z += weights.dense * nearness(max(hit.dense for hit in hits))
     z += weights.terms * math.log1p(max(hit.terms for hit in hits))
-    z += weights.unknown * unknown + weights.english * (language == "en")
+    z += weights.unknown * unknown_share + weights.english * (language == "en")
     return (1 + math.tanh(z / 2)) / 2  # the logistic function, without overflow
 
 
@@ -100,15 +100,15 @@ def evidence_of_score(score: float, weights: AnswerabilityWeights) -> Evidence:
 
 
 def evidence_of_search(
-    hits: Sequence[Hit], unknown: float, language: Language, weights: AnswerabilityWeights
+    hits: Sequence[Hit], unknown_share: float, language: Language, weights: AnswerabilityWeights
 ) -> Evidence | None:
     """Return the evidence level if the search alone decides it, or None if the model must be asked."""
     is_fitted = weights.dense != 0 or weights.terms != 0
     if not hits or not is_fitted:
         return None
-    if score(hits, [_UNDECIDED[language]], unknown, language, weights) >= weights.threshold:
+    if score(hits, [_UNDECIDED[language]], unknown_share, language, weights) >= weights.threshold:
         return Evidence.CERTAIN
-    highest_score = score(hits, [_SURE], unknown, language, weights)
+    highest_score = score(hits, [_SURE], unknown_share, language, weights)
     return Evidence.NONE if highest_score < weights.near else None
 
 

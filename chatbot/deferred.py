@@ -67,7 +67,7 @@ class DeferredWrites:
         return len(self._waiting)
 
     async def write(self, kind: WriteKind, write: Callable[[], Awaitable[T]]) -> T | None:
-        """Return the write's result; None if the write waits for its store, or failed because of a bug."""
+        """Run a write; return its result, or None if it waits for its store or failed because of a bug."""
         deferred = DeferredWrite(kind, write)
         result: T | None
         is_available, result = await self._try(deferred)
@@ -109,7 +109,7 @@ class DeferredWrites:
             await self.retry()
 
     async def retry(self) -> None:
-        """Try each waiting write once, in order; skip the rest of a kind whose store is unavailable."""
+        """Try each waiting write once, in order; if its store is unavailable, skip the other writes of its kind."""
         unavailable: set[WriteKind] = set()
         for deferred in tuple(self._waiting):
             if deferred.kind in unavailable:

@@ -167,7 +167,8 @@ def errors_under(kind: type[ChatError]) -> Iterator[type[ChatError]]:
 def error_of(code: str, *, retry_after: float | None) -> ChatError:
     """Return the error that has a code, or an `internal` error if none has it."""
     kind = next((kind for kind in errors_under(ChatError) if kind.code == code), ChatError)
-    error = kind.__new__(kind)  # without the fields of its own `__init__`, which only a status needs
+    # Skips the subclass's own `__init__`: its extra fields (scope, limits) are sent only in an HTTP refusal.
+    error = kind.__new__(kind)
     ChatError.__init__(error, retry_after=retry_after)
     return error
 

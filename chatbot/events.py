@@ -168,19 +168,19 @@ class Citation(Event, frozen=True, kw_only=True):
     name: ClassVar[str] = "citation"
     n: Annotated[int, Meta(description="the source's number")]
     start: Annotated[int, Meta(description="characters: where the range begins in the answer")]
-    end: Annotated[int, Meta(description="characters: where it ends, exclusive")]
+    end: Annotated[int, Meta(description="characters: the range's end, exclusive")]
     document_id: DocumentId
     version: DocumentVersion
     page: Page
     link: Link = None
-    quote: Annotated[str, Meta(description="the words of the passage that state it")]
+    quote: Annotated[str, Meta(description="the passage's words that state the range")]
 
 
 class Notice(Event, frozen=True, kw_only=True):
     """Something the customer should know."""
 
     name: ClassVar[str] = "notice"
-    code: Annotated[NoticeCode, Meta(description="what it is about")]
+    code: Annotated[NoticeCode, Meta(description="the notice's subject")]
     text: Annotated[str, Meta(description="the notice, in the customer's language")]
 
 
@@ -204,10 +204,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The caller's remaining limits: tokens and requests of the sliding minute, slots, and tokens of the day."""
 
     limit_tokens: Annotated[int, Meta(description="tokens: the limit of a minute")]
-    remaining_tokens: Annotated[int, Meta(description="tokens: left of it")]
+    remaining_tokens: Annotated[int, Meta(description="tokens: left this minute")]
     reset_tokens: Annotated[float, Meta(description="seconds: until all of them are available again")]
     limit_requests: Annotated[int, Meta(description="requests: the limit of a minute")]
-    remaining_requests: Annotated[int, Meta(description="requests: left of it")]
+    remaining_requests: Annotated[int, Meta(description="requests: left this minute")]
     reset_requests: Annotated[float, Meta(description="seconds: until all of them are available again")]
     remaining_slots: Annotated[int, Meta(description="answers: how many more may run at once")]
     remaining_today: Annotated[int, Meta(description="tokens: left until midnight in the bank's zone")]

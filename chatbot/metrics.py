@@ -165,7 +165,7 @@ class Metrics:
         if result.degradation_level is not None:
             self.degraded.labels(result.degradation_level.value).inc()
 
-    def admitted(self, record: Started | Rejected) -> None:
+    def admission_decided(self, record: Started | Rejected) -> None:
         """Observe an answer that got its slot, or a rejected question (a hook)."""
         match record:
             case Started(priority=priority, waited_seconds=seconds):

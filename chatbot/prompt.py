@@ -20,14 +20,15 @@ PROBED = 3
 
 _PROBE_TEMPLATES = ("system.", "question.", "probe.")
 _ANGLES = str.maketrans("<>＜＞﹤﹥", "‹›‹›‹›")  # full-width ones too: a small model reads them alike
-_MARKS: Mapping[Language, str] = {"ko": "문서", "en": "document"}
+_MARKER_NAMES: Mapping[Language, str] = {"ko": "문서", "en": "document"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """The messages of the answer's prompt and of one probe for each of the first passages.
 
-    All of these prompts share the messages in `before`. Checkpoints (`chatbot.turns`) store the field names.
+    All of these prompts begin with the messages in `before`: the system message and the history. Checkpoints
+    (`chatbot.turns`) store the field names.
     """
 
     before: tuple[Message, ...]
@@ -108,14 +109,14 @@ class PromptBuilder:
         language: Language,
     ) -> Prompt:
         """Return the prompt of a question; `bank` is the bank's name, history is oldest first, passages best first."""
-        all_passages = [mark(passage, n, language) for n, passage in enumerate(passages, 1)]
+        all_passages = [marked_passage(passage, n, language) for n, passage in enumerate(passages, 1)]
         marked_passages = self._within_token_limit(all_passages)
         system = Message("system", self._text("system", language).format(bank=bank))
         before = (system, *(Message(message.role, as_data(message.content)) for message in history))
 
         answer = self._last_message("answer", question, marked_passages, language)
         probes = [
-            self._last_message("probe", question, [mark(passage, 1, language)], language)
+            self._last_message("probe", question, [marked_passage(passage, 1, language)], language)
             for passage in passages[:PROBED]
         ]
         shared_tokens = self._counter.count_chat(before)
@@ -161,9 +162,9 @@ class PromptBuilder:
         return selected
 
 
-def mark(passage: Passage, n: int, language: Language) -> str:
+def marked_passage(passage: Passage, n: int, language: Language) -> str:
     """Return the passage as the model sees it: numbered, titled, dated and escaped."""
-    name = _MARKS[language]
+    name = _MARKER_NAMES[language]
     return f"<{name} {n}> {_title_line(passage)}\n{as_data(passage.text)}\n</{name} {n}>"
 
 

@@ -33,7 +33,7 @@ class ReadSettings(BaseModel, frozen=True):
             "process. Each repeated stream counts 1/256 of it besides its own bytes."
         ),
     )
-    at_once: ClassVar[int] = 4  # reads: of conversations at once in a process; one per customer
+    at_once: ClassVar[int] = 4  # reads: the most conversations that a process reads at once; one per customer
     wait: ClassVar[float] = 2.0  # seconds: the maximum wait of a read; then 503
 
 
@@ -85,12 +85,12 @@ class Reads:
         self._bucket(customer).bytes_read += size
 
     @asynccontextmanager
-    async def turn(self, customer: tuple[str, str]) -> AsyncGenerator[None]:
-        """Wait for the customer's turn to read, and hold it during the block.
+    async def exclusive_read(self, customer: tuple[str, str]) -> AsyncGenerator[None]:
+        """Wait until the customer's other read ends and the process has room; the block is then the customer's read.
 
         Raises:
             RateLimited: the customer is over the limit.
-            Overloaded: no turn became free in time.
+            Overloaded: the wait took too long.
         """
         lock = self._bucket(customer).lock
         async with AsyncExitStack() as stack:

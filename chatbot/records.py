@@ -39,7 +39,7 @@ class AnswerResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     probes: tuple[float, ...] = ()
     """The model's probability of "yes" for each probe, in order."""
     choice: tuple[float, ...] = ()
-    """The probabilities that the model first gave the units it was asked to choose from."""
+    """The units' probabilities in the model's first choice, in the order of the ranking; empty without a choice."""
     unpaid_tokens: int = 0
     """Generated tokens that are not charged: beyond the allowance, or lost with a model."""
 

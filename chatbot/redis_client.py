@@ -70,12 +70,12 @@ class RedisBreaker:
         return self._settings.slow_after
 
     @property
-    def away_for(self) -> float:
+    def unavailable_for(self) -> float:
         """Seconds since the breaker opened; 0 while it is closed."""
         return self._clock() - self._opened_at if self.is_open else 0.0
 
     @property
-    def back_for(self) -> float:
+    def available_for(self) -> float:
         """Seconds since the breaker closed; 0 while it is open, infinite if it never opened."""
         return 0.0 if self.is_open else self._clock() - self._closed_at
 
@@ -163,7 +163,7 @@ def _detail(exc: RedisError) -> str:
     return message.partition(", with args")[0][:200]
 
 
-async def watch_eviction(redis: Redis, breaker: RedisBreaker, on_policy: Callable[[bool], None]) -> None:
+async def watch_eviction(redis: Redis, breaker: RedisBreaker, report_eviction_enabled: Callable[[bool], None]) -> None:
     """Check every minute, until cancelled, whether a full Redis would evict keys instead of rejecting writes.
 
     Eviction would silently remove conversations, reservations and logs.
@@ -172,7 +172,7 @@ async def watch_eviction(redis: Redis, breaker: RedisBreaker, on_policy: Callabl
         with suppress(StoreUnavailable):
             memory = await breaker.call(lambda: redis.info("memory"))
             policy = str(memory.get("maxmemory_policy", "noeviction"))
-            on_policy(policy != "noeviction")
+            report_eviction_enabled(policy != "noeviction")
             if policy != "noeviction":
                 log.error("redis_eviction_enabled", policy=policy, advice="set its maxmemory-policy to noeviction")
         await asyncio.sleep(CHECK_SECONDS)

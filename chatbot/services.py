@@ -49,7 +49,7 @@ class TurnSettings(BaseModel, frozen=True):
     thinking_tokens: Annotated[int, Field(gt=0)] = Field(
         1000,
         description=(
-            "tokens: A reasoning model may think this long besides the answer. Then the answer ends and names a "
+            "tokens: A reasoning model may use this many tokens for thinking. Then the answer ends and names a "
             "person to contact."
         ),
     )

@@ -57,7 +57,7 @@ class CommandSettings(EncryptedSettings):
     )
     llm_urls: str | None = Field(
         None,
-        description="These addresses, separated by commas, are one endpoint group, in place of a models file.",
+        description="These addresses, separated by commas, are one endpoint group, instead of a models file.",
     )
     llm_model: str | None = Field(None, description="Requests name this model. Default: the first of `/v1/models`.")
     llm_tokenizer: Path | None = Field(
@@ -148,7 +148,7 @@ class AuditCommandSettings(CommandSettings):
     audit_kept_days: int | None = Field(
         None,
         ge=1,
-        description="days: `chatbot audit prune` removes audit rows older than this. Without it rows are kept.",
+        description="days: `chatbot audit prune` removes chains whose last row and anchor are older. Unset keeps all.",
     )
 
     @property

@@ -86,7 +86,7 @@ def read_tokenizer(path: Path) -> tuple[Callable[[str], int], Sequence[str]]:
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(file))
     except Exception as exc:  # the library raises only Exception
-        raise UnknownTokenizer(f"{file} is not a tokenizer that can be read ({exc}): set the served model's") from exc
+        raise UnknownTokenizer(f"{file} is not a readable tokenizer ({exc}): set the served model's") from exc
     tokenizer.no_truncation()
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     counter = tiktoken_counter(json.loads(tokenizer.to_str()))
@@ -142,7 +142,7 @@ FAMILY_MARKERS: Sequence[str] = re.findall(
     "<|CHATBOT_TOKEN|> <think> </think> [THINK] [/THINK] <tool_call> </tool_call> <|vision_start|> <|image_pad|>",
 )
 """Special tokens of known model families; they are neutralised for every model."""
-_SIMILAR_SIGNS = str.maketrans("<>|[]{}/_▁｜", "‹›¦()()∕‗‗¦")
+_SIMILAR_CHARACTERS = str.maketrans("<>|[]{}/_▁｜", "‹›¦()()∕‗‗¦")
 _WIDE = 0xFEE0
 """The distance from an ASCII character to its full-width form, which some normalizers convert back."""
 
@@ -152,7 +152,7 @@ class SpecialTokens:
 
     def __init__(self, markers: Iterable[str] = ()) -> None:
         self.markers = sorted({marker for marker in (*FAMILY_MARKERS, *markers) if marker.strip()}, key=len)
-        rests_by_first: dict[str, list[str]] = {}  # the patterns after each pattern of a first character
+        rests_by_first: dict[str, list[str]] = {}  # by the pattern of a marker's first character
         for marker in reversed(self.markers):  # the longest first
             rest = "".join(map(_either_width, marker[1:]))
             rests_by_first.setdefault(_either_width(marker[0]), []).append(rest)
@@ -170,15 +170,15 @@ class SpecialTokens:
         return text
 
 
-def _either_width(sign: str) -> str:
-    """Return a character class of a sign and its full-width form."""
-    wide = chr(ord(sign) + _WIDE) if "!" <= sign <= "~" else ""
-    return f"[{re.escape(sign)}{wide}]"
+def _either_width(character: str) -> str:
+    """Return the pattern of a character in ASCII or full width."""
+    wide = chr(ord(character) + _WIDE) if "!" <= character <= "~" else ""
+    return f"[{re.escape(character)}{wide}]"
 
 
 def _neutral_form(match: re.Match[str]) -> str:
-    marker = "".join(chr(ord(sign) - _WIDE) if "！" <= sign <= "～" else sign for sign in match[0])
-    similar = marker.translate(_SIMILAR_SIGNS)
+    marker = "".join(chr(ord(c) - _WIDE) if "！" <= c <= "～" else c for c in match[0])
+    similar = marker.translate(_SIMILAR_CHARACTERS)
     if similar != marker:
         return similar
     return " ".join(marker) if len(marker) > 1 else "·"

@@ -53,7 +53,7 @@ from telemetry.supervision import OnFailure, supervise
 async def open_passages(settings: Settings, *, read_only: bool) -> AsyncGenerator[Index]:
     """Open the passage index with its embedder and its terms.
 
-    With `read_only`, a collection on a server is not created, and each use connects again to an unavailable server.
+    With `read_only`, no collection is created on a server, and an unavailable server is tried again at each use.
     """
     only_reads_server = read_only and settings.qdrant_url is not None
     terms = await anyio.to_thread.run_sync(Terms)
@@ -101,7 +101,7 @@ async def open_services(
             settings=await turn_settings(settings),
             chooses_answer=settings.demo_key_file is not None,
             authenticator=authenticator,
-            admission=Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admitted),
+            admission=Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admission_decided),
             answers=Answers.of(
                 AnswerParts(
                     log=answer_log,
@@ -110,7 +110,7 @@ async def open_services(
                     deferred=deferred,
                     on_failure=metrics.task_failed,
                     on_taken=metrics.answer_taken,
-                    person=banks.each(person_of),
+                    handoff_text=banks.each(contact_sentences),
                 )
             ),
             answer_log=answer_log,
@@ -232,7 +232,7 @@ def start_background_tasks(
     """Start the supervised background tasks; they run until the process ends."""
     capacity = Capacity(lambda: services.models.pool.members, services.admission, settings.admission)
     longest_open = settings.turn.longest_answer + settings.idempotency.lease
-    orphaned = OrphanedRecords(services.audit, services.answer_log, after=longest_open, now=services.now)
+    orphaned = OrphanedRecords(services.audit, services.answer_log, least_age=longest_open, now=services.now)
     runs: dict[str, Callable[[], Awaitable[None]]] = {
         "leases": partial(services.answers.takeover.maintain_leases, partial(continue_answer, services=services)),
         "places": services.admission.notify_forever,
@@ -278,7 +278,7 @@ async def turn_settings(settings: Settings) -> TurnSettings:
     return settings.turn.model_copy(update={"answer": mode})
 
 
-def person_of(bank: Bank) -> str:
+def contact_sentences(bank: Bank) -> str:
     """Return the sentences that name the bank's contact for customers, in all languages."""
     return " ".join(handoff(language, bank) for language in LANGUAGES)
 

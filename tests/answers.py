@@ -56,6 +56,6 @@ def answers_of(
         deferred=deferred,
         on_failure=on_failure,
         on_taken=on_taken,
-        person=person,
+        handoff_text=person,
     )
     return Answers.of(parts)

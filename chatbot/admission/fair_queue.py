@@ -1,7 +1,7 @@
 """A bounded fair queue for model slots, which reports queue positions.
 
 An answer gets its `Place` before any other work. An answer that could not start within the first-token target is
-rejected at once, with a retry time. Lower priority numbers are served first; vLLM uses the same numbers. In a priority,
+rejected at once, with a retry time. Lower priority numbers are served first; vLLM uses the same numbers. Within one,
 tenants share by start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each tenant is a flow, and the next slot
 goes to the flow with the lowest start tag. A start tag is the virtual time at which the flow's previous work, divided
 by its weight, ends. `capacity.py` sets the number of slots. docs/decisions/0007-admission.md has the reasons.
@@ -50,7 +50,7 @@ class AdmissionSettings(BaseModel, frozen=True):
         ),
     )
     queue: int = Field(
-        64, ge=1, description="answers: This many answers of one priority, and of those before it, may wait."
+        64, ge=1, description="answers: This many answers of a priority and the priorities before it may wait."
     )
     tenant_share: float = Field(
         0.5, gt=0, le=1, description="ratio: One tenant may hold at most this share of the queue."
@@ -352,9 +352,9 @@ class Admission:
     def notify(self, *places: Place) -> None:
         """Call `on_wait` of the given places, by default of all, whose position has changed."""
         for position, (_, _, _, place) in enumerate(self._in_order(), 1):
-            is_given = not places or place in places
+            is_selected = not places or place in places
             has_changed = place.state == "waiting" and position != place.notified_position
-            if is_given and has_changed and place.on_wait is not None:
+            if is_selected and has_changed and place.on_wait is not None:
                 place.notified_position = position
                 with contained("place"):  # still notify the others
                     place.on_wait(position, self.estimate(position))

@@ -31,7 +31,7 @@ _HEADERS = (
 
 
 class BodyLimit:
-    """Rejects a larger body with a problem document; Starlette's own limit would reply in plain text."""
+    """Rejects a body of more than `most_bytes` with a problem document; Starlette's own limit replies in plain text."""
 
     def __init__(self, app: ASGIApp, *, most_bytes: int) -> None:
         self._app = app
@@ -52,7 +52,7 @@ class BodyLimit:
 
 
 class AdminListener:
-    """Serves `/v1/admin/…` on one port only, and no other path there; any other request is not found."""
+    """Serves `/v1/admin/…` on one port only, and no other path on that port; any other request gets a 404."""
 
     def __init__(self, app: ASGIApp, *, port: int) -> None:
         self._app = app

@@ -27,11 +27,11 @@ async def services_of(request: Request) -> Services:
 TheServices = Annotated[Services, Depends(services_of)]
 
 
-def part(of: Callable[[Services], T]) -> Callable[[Services], Awaitable[T]]:
-    """Return the dependency that passes one part of the services to a route."""
+def part(select: Callable[[Services], T]) -> Callable[[Services], Awaitable[T]]:
+    """Return the dependency that passes the selected part of the services to a route."""
 
     async def dependency(services: TheServices) -> T:  # async, because FastAPI runs other functions in a thread
-        return of(services)
+        return select(services)
 
     return dependency
 

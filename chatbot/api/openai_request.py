@@ -1,7 +1,7 @@
 """Read an OpenAI chat completion request as a question to this bank (pure).
 
-- The last message is the question and must be the customer's; the earlier ones are a conversation by the client's
-  account, which is not trusted and not stored.
+- The last message is the question and must be the customer's. The earlier messages are the conversation as the client
+  reports it; they are not trusted and not stored.
 - Rejected, because they would instruct the bank's model: `system` and `developer` messages. Rejected, because the
   answer could not fulfil them: tools and functions, images, audio and files, `n` above 1, `stop`, `logprobs`, a
   `response_format` other than text, web search.
@@ -124,7 +124,7 @@ def _client_message(message: ChatMessage, position: int) -> ClientMessage:
     param = f"messages.{position}"
     match message.role:
         case "system" | "developer":
-            reason = f"'{message.role}' messages are not taken: what the bank's assistant does is the bank's decision"
+            reason = f"'{message.role}' messages are not accepted: only the bank instructs its assistant"
             raise Unsupported(reason, param=f"{param}.role")
         case "tool" | "function":
             raise Unsupported("The bank's assistant calls no tools", param=f"{param}.role")

@@ -39,7 +39,7 @@ CHECK_EVERY_SECONDS = 900.0
 """The interval of the checks for today's anchor."""
 _DEADLINE_SECONDS = 30.0
 _NO_ANCHOR = 1.0
-"""The metric's Unix seconds while there is no anchor; 0 stands for a process that does not anchor."""
+"""The metric's value while there is no anchor; 0 stands for a process that does not anchor."""
 
 
 class AnchorsUnavailable(Exception):
@@ -170,10 +170,10 @@ class Anchors:
         return anchored
 
     async def prune(self, *, before: float) -> int:
-        """Remove the chains whose last row and last anchor are older (Unix seconds); return the number of rows."""
+        """Remove the chains whose last row and last anchor are from before `before` (Unix seconds); count the rows."""
         anchored = await self.read()
         recent_writers = {head.writer for head in anchored.heads_since(before)}
-        return await self._audit.prune(before=before, keep=recent_writers)
+        return await self._audit.prune(before=before, kept_writers=recent_writers)
 
     async def verify(self, *, unclosed_before: float, since: float = 0.0) -> list[ChainProblem]:
         """Return the problems of the anchors, of the rows, and of rows that contradict the anchors.
@@ -222,7 +222,7 @@ class Anchored:
             self._add_problem(name, "the file is not a valid anchor")
         else:
             if anchor.previous != self.digest:
-                self._add_problem(name, "it does not follow the anchor before it: one was changed or taken away")
+                self._add_problem(name, "its hash of the previous anchor is wrong: one was changed or removed")
             self.at = anchor.at
             self.heads += [(anchor.at, head) for head in anchor.heads]
             self.known_heads.update(anchor.heads)

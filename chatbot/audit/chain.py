@@ -44,8 +44,8 @@ class Opened(AuditEntry, frozen=True, kw_only=True, tag="opened"):
     grounding: str
     question_id: str = ""
     parent_id: str | None = None
-    history: int = 0
-    client_messages: int = 0
+    history_length: int = 0
+    client_message_count: int = 0
     reply: str = ""
     passage_hashes: tuple[str, ...] = ()
     prompt_hash: str = ""
@@ -126,7 +126,7 @@ class AuditKeys:
         """Return the HMAC-SHA-256 of a row, in hexadecimal."""
         return hmac.new(self._chain, f"{prev_hmac}\n{body}".encode(), hashlib.sha256).hexdigest()
 
-    def signed(self, row: AuditRow) -> bool:
+    def has_valid_hmac(self, row: AuditRow) -> bool:
         """Return whether the row's HMAC is valid for its body and the previous row's HMAC."""
         return hmac.compare_digest(self.sign(row.prev_hmac, row.body), row.hmac)
 
@@ -178,18 +178,18 @@ class ChainCheck:
             sequence, prev_hmac = self._last.sequence + 1, self._last.hmac
         self._last = row
         anchors = self._anchored.pop((row.writer, row.sequence), [])
-        if not self._keys.signed(row):
-            yield problem("edited", row, "the row is not what was signed")
+        if not self._keys.has_valid_hmac(row):
+            yield problem("edited", row, "the row's HMAC does not fit its content")
             return
         if not matches(row):
-            yield problem("reordered", row, "the row stands where it was not written, or under another name")
+            yield problem("reordered", row, "the row's columns differ from its signed content")
             return
         if row.sequence != sequence:
             yield problem("gap", row, f"row {sequence} should come here")
         elif row.prev_hmac != prev_hmac:
-            yield problem("reordered", row, "the row before is not the one that it was written behind")
+            yield problem("reordered", row, "another row preceded it when it was signed")
         if any(anchor.hmac != row.hmac for anchor in anchors):
-            yield problem("edited", row, "the chain was another when its head was anchored")
+            yield problem("edited", row, "the row had another HMAC when it was anchored")
 
     def missing_heads(self) -> Iterator[ChainProblem]:
         """Yield a problem for each anchored head that is in no chain."""

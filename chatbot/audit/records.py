@@ -49,9 +49,9 @@ class AuditOpened:
     question_id: str = ""
     parent_id: str | None = None
     """The message that the question follows in its conversation."""
-    history: int = 0
+    history_length: int = 0
     """The number of earlier messages in the prompt."""
-    client_messages: int = 0
+    client_message_count: int = 0
     """How many of these the client sent in its request; they are not stored."""
     reply: str = ""
     """The canned reply that is shown in place of an answer."""

@@ -69,7 +69,10 @@ AUDIT = Table(
 
 
 class AuditSettings(BaseModel, frozen=True):
-    """The secret of the chains; the deadline of a write (a hand-off is due within 2 s) and the retry interval in s."""
+    """The secret of the chains; the deadline of a write (a hand-off is due within 2 s) and the retry interval in s.
+
+    While `most_waiting` records wait, further ones are rejected.
+    """
 
     key: SecretStr = Field(min_length=16)
     deadline: PositiveFloat = 1.5
@@ -147,7 +150,7 @@ class Audit:
     async def unclosed(self, *, older_than: float, since: float = 0.0) -> tuple[AuditRow, ...]:
         """Return the opening rows from `since` to `older_than` (Unix seconds) that have no closing row."""
         is_opening = and_(AUDIT.c.kind == "opened", AUDIT.c.at >= since, AUDIT.c.at < older_than)
-        return await self._read(select(AUDIT).where(is_opening, ~exists_other("closed")).order_by(AUDIT.c.at))
+        return await self._read(select(AUDIT).where(is_opening, ~exists_other_row("closed")).order_by(AUDIT.c.at))
 
     async def heads(self) -> tuple[ChainHead, ...]:
         """Return the last row of every chain."""
@@ -156,10 +159,10 @@ class Audit:
         rows = await self._read(select(AUDIT).where(is_last).order_by(AUDIT.c.writer))
         return tuple(ChainHead(writer=row.writer, sequence=row.sequence, hmac=row.hmac) for row in rows)
 
-    async def prune(self, *, before: float, keep: Container[str] = ()) -> int:
-        """Remove the chains whose last row is older, except those of the writers in `keep`; return the number of rows.
+    async def prune(self, *, before: float, kept_writers: Container[str] = ()) -> int:
+        """Remove the chains whose last row is from before `before` (Unix seconds), except those of `kept_writers`.
 
-        Only whole chains are removed, so that the other chains still verify from their first rows.
+        Return the number of removed rows. Only whole chains are removed, so that the others verify from the first row.
 
         Raises:
             AuditUnavailable: the database cannot be written.
@@ -170,7 +173,7 @@ class Audit:
             async with self._engine.connect() as connection:
                 writers = (await connection.execute(old_writers)).scalars().all()
             for writer in writers:
-                if writer not in keep:
+                if writer not in kept_writers:
                     async with self._engine.begin() as connection:
                         deleted = await connection.execute(delete(AUDIT).where(AUDIT.c.writer == writer))
                         removed_rows += deleted.rowcount
@@ -197,7 +200,7 @@ class Audit:
         problems += check.missing_heads()
         for row in await self.unclosed(older_than=unclosed_before, since=since):
             problems.append(problem("unclosed", row, "nothing says how the answer ended"))
-        unopened = select(AUDIT).where(AUDIT.c.kind == "closed", AUDIT.c.at >= since, ~exists_other("opened"))
+        unopened = select(AUDIT).where(AUDIT.c.kind == "closed", AUDIT.c.at >= since, ~exists_other_row("opened"))
         for row in await self._read(unopened):
             problems.append(problem("unopened", row, "nothing says that the answer began"))
         return problems
@@ -287,7 +290,7 @@ class Audit:
         """Insert the rows that are not stored, and keep the records whose openings may still be stored."""
         async with impatient_transaction(self._engine) as connection:
             openings = [(pending.record.answer_id, "opened") for pending in batch if pending.needs_opening]
-            stored_keys = await stored_of(connection, [*(pending.key for pending in batch), *openings])
+            stored_keys = await keys_with_rows(connection, [*(pending.key for pending in batch), *openings])
             rows: list[AuditRow] = []
             head = self._head
             for pending in batch:
@@ -302,10 +305,10 @@ class Audit:
         self._sequence += len(rows)
         self._head = head
         batch_ids = {id(pending) for pending in batch}
-        later = [pending for pending in self._pending_if_opened if id(pending) not in batch_ids]
+        not_in_batch = [pending for pending in self._pending_if_opened if id(pending) not in batch_ids]
         oldest = time.monotonic() - _OPENING_MAY_COME_SECONDS
         unstored = [pending for pending in batch if pending.needs_opening and pending.key not in stored_keys]
-        self._pending_if_opened = [*later, *(pending for pending in unstored if pending.since > oldest)]
+        self._pending_if_opened = [*not_in_batch, *(pending for pending in unstored if pending.since > oldest)]
 
     async def _read(self, query: Select[Any]) -> tuple[AuditRow, ...]:
         try:
@@ -336,7 +339,7 @@ async def open_audit(
             group.cancel_scope.cancel()
 
 
-async def stored_of(connection: AsyncConnection, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+async def keys_with_rows(connection: AsyncConnection, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
     """Return the keys (answer, kind) that have a row."""
     pair = tuple_(AUDIT.c.answer_id, AUDIT.c.kind)
     rows = await connection.execute(select(AUDIT.c.answer_id, AUDIT.c.kind).where(pair.in_(keys)))
@@ -348,7 +351,7 @@ def new_chain() -> tuple[str, int, str]:
     return uuid.uuid4().hex, 0, GENESIS
 
 
-def exists_other(kind: str) -> Exists:
+def exists_other_row(kind: str) -> Exists:
     """Return the SQL condition that the row's answer also has a row of this kind."""
     other = AUDIT.alias()
     return exists().where(other.c.answer_id == AUDIT.c.answer_id, other.c.kind == kind)

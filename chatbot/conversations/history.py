@@ -148,8 +148,8 @@ class Summary(msgspec.Struct, frozen=True):
     updated_at: float
 
 
-class Page(msgspec.Struct, frozen=True):
-    """Conversations, last changed first, and the cursor of the next page (None: this is the last page)."""
+class ConversationList(msgspec.Struct, frozen=True):
+    """A page of conversations, last changed first, and the cursor of the next page (None: this is the last page)."""
 
     conversations: tuple[Summary, ...]
     next_cursor: str | None
@@ -204,31 +204,33 @@ class History:
         next_cursor = str(part.first_index) if part.first_index > 0 else None
         return ConversationPage(conversation_id, part.title, part.created_at, part.updated_at, messages, next_cursor)
 
-    async def load(self, owner: Principal, conversation_id: str, *, enough: Enough = load_all) -> Conversation:
-        """Return a conversation with its newest messages: until they are `enough`, or all of them.
+    async def load(self, owner: Principal, conversation_id: str, *, is_enough: Enough = load_all) -> Conversation:
+        """Return a conversation; load its newest messages until `is_enough` returns True, by default all of them.
 
         Raises:
             NotFound: the customer has no such conversation.
         """
-        conversation, _ = await self._load(owner, conversation_id, enough)
+        conversation, _ = await self._load(owner, conversation_id, is_enough)
         if conversation is None:
             raise NotFound("there is no such conversation")
         return conversation
 
     async def load_or_begin(
-        self, owner: Principal, conversation_id: str, *, now: float, enough: Enough = load_all
+        self, owner: Principal, conversation_id: str, *, now: float, is_enough: Enough = load_all
     ) -> Conversation:
         """Return a conversation like `load`, or a new one if none is stored.
 
         Raises:
             NotFound: the customer has deleted it.
         """
-        conversation, deleted = await self._load(owner, conversation_id, enough)
+        conversation, deleted = await self._load(owner, conversation_id, is_enough)
         if deleted:
             raise NotFound("there is no such conversation")
         return conversation or Conversation.new(conversation_id, now=now)
 
-    async def _load(self, owner: Principal, conversation_id: str, enough: Enough) -> tuple[Conversation | None, bool]:
+    async def _load(
+        self, owner: Principal, conversation_id: str, is_enough: Enough
+    ) -> tuple[Conversation | None, bool]:
         """Return the conversation or None, and whether it was recently deleted."""
         messages: tuple[StoredMessage, ...] = ()
         before: int | None = None
@@ -238,21 +240,21 @@ class History:
                 return None, part.deleted
             messages = newest_versions([*part.messages, *messages])
             before = part.first_index
-            if before == 0 or enough(messages):
+            if before == 0 or is_enough(messages):
                 break
         messages = with_feedback(messages, await self._feedback(owner, conversation_id, messages))
         return Conversation(conversation_id, part.title, part.created_at, part.updated_at, messages), False
 
     async def _read_part(self, owner: Principal, conversation_id: str, before: int | None) -> "Part | Absent":
-        """Read the messages before an index, or the newest ones, up to a page; meter their bytes."""
+        """Read up to a page of the messages before an index, or of the newest messages; meter their bytes."""
         options = {
             "before": -1 if before is None else before,
             "most_messages": self._settings.page_messages,
             "most_bytes": self._settings.page_bytes,
         }
         keys, args = Keys(owner, conversation_id), [msgspec.msgpack.encode(options)]
-        async with nullcontext() if self._reads is None else self._reads.turn(owner.customer_id):
-            reply = await self._breaker.call(lambda: self._page(keys=keys.all, args=args))
+        async with nullcontext() if self._reads is None else self._reads.exclusive_read(owner.customer_id):
+            reply = await self._breaker.call(lambda: self._page(keys=keys.for_scripts, args=args))
             if self._reads is not None:
                 self._reads.count(owner.customer_id, sum(len(data) for data in reply[4:]))
         if len(reply) == 1:
@@ -284,7 +286,7 @@ class History:
         conversation_id = cast("bytes | None", await self._breaker.call(lambda: self._redis.get(key)))
         if conversation_id is None:
             raise NotFound("answer not found")
-        return await self.load(owner, conversation_id.decode(), enough=partial(contains_exchange, answer_id))
+        return await self.load(owner, conversation_id.decode(), is_enough=partial(contains_exchange, answer_id))
 
     async def rate(self, owner: Principal, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
         """Store the feedback on an answer, replacing earlier feedback.
@@ -316,10 +318,10 @@ class History:
             "owner": keys.owner,
         }
         args = [msgspec.msgpack.encode(options), *(msgspec.json.encode(message) for message in messages)]
-        return bool(await self._breaker.call(lambda: self._append(keys=keys.all, args=args)))
+        return bool(await self._breaker.call(lambda: self._append(keys=keys.for_scripts, args=args)))
 
-    async def list(self, owner: Principal, *, limit: int, cursor: str | None = None) -> Page:
-        """Return the owner's conversations after `cursor`, last changed first.
+    async def list(self, owner: Principal, *, limit: int, cursor: str | None = None) -> ConversationList:
+        """Return up to `limit` of the owner's conversations after `cursor`, last changed first.
 
         Raises:
             BadRequest: invalid cursor.
@@ -333,7 +335,8 @@ class History:
         page = listed[:limit]
         has_next_page = len(listed) > limit
         next_cursor = make_cursor(page[-1].id, page[-1].changed) if has_next_page else None
-        return Page(tuple(Summary(c.id, c.title, float(c.created_at), float(c.changed)) for c in page), next_cursor)
+        summaries = tuple(Summary(c.id, c.title, float(c.created_at), float(c.changed)) for c in page)
+        return ConversationList(summaries, next_cursor)
 
     async def delete(self, owner: Principal, conversation_id: str) -> None:
         """Delete a conversation; only the mark that its id is deleted stays, for `begin_within` seconds.
@@ -348,7 +351,7 @@ class History:
             "owner": keys.owner,
         }
         args = [msgspec.msgpack.encode(options)]
-        if not await self._breaker.call(lambda: self._delete(keys=keys.all, args=args)):
+        if not await self._breaker.call(lambda: self._delete(keys=keys.for_scripts, args=args)):
             raise NotFound("there is no such conversation")
 
 
@@ -368,7 +371,7 @@ def answer_key(owner: Principal, answer_id: str) -> str:
 
 
 class Keys:
-    """The keys of one conversation; `all` is in the order of the scripts' KEYS."""
+    """The keys of one conversation; `for_scripts` has them in the order of the scripts' KEYS."""
 
     def __init__(self, owner: Principal, conversation_id: str) -> None:
         self.owner = owner_prefix(owner)
@@ -376,7 +379,7 @@ class Keys:
         self.messages = f"{self.owner}:messages:{conversation_id}"
         self.answers = f"{self.owner}:answers:{conversation_id}"
         self.deleted = f"{self.owner}:deleted:{conversation_id}"
-        self.all = (self.conversation, self.messages, conversations_key(owner), self.answers, self.deleted)
+        self.for_scripts = (self.conversation, self.messages, conversations_key(owner), self.answers, self.deleted)
 
 
 class ConversationIds:

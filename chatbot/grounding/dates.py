@@ -31,50 +31,50 @@ _MONTH: Final = (
 _MONTH_ALONE: Final = r"(?:January|February|April|June|July|August|September|October|November|December)(?![A-Za-z])"
 _TH: Final = r"(?:st|nd|rd|th)?"
 _HALF_DAY: Final = r"(?:(?P<half>오전|오후|낮|저녁|밤|새벽|아침)\s?)?"
-_AM: Final = r"(?P<am>(?i:[ap]\.?[ ]?m)(?![A-Za-z])\.?)"
-_WHOLE: Final = r"(?<![\d.,])"
+_AM_OR_PM: Final = r"(?P<am>(?i:[ap]\.?[ ]?m)(?![A-Za-z])\.?)"
+_START: Final = r"(?<![\d.,])"  # of a number
 _BEFORE_YEAR: Final = r"(?:\s?,)?"
 _CODE: Final = f"(?:{'|'.join(sorted(CURRENCY_CODES))})"
 # 2000.10 beside a currency is an amount, and before "points" an index.
 _NO_AMOUNT_BEFORE: Final = rf"(?<![$€£¥₩])(?<!{_CODE})(?<!{_CODE}[ ])"
-_NO_AMOUNT_BEHIND: Final = (
+_NO_AMOUNT_AFTER: Final = (
     rf"(?!\s?(?:[$€£¥₩]|원|달러|불|엔|유로|위안|파운드|프랑|바트|포인트|퍼센트|배|(?:{_CODE}|won|dollars?|euros?|yen|yuan"
     r"|pounds?|francs?|points?|pts?|percent|times)(?![A-Za-z])))"
 )
 
 # Groups: `y` or `yy` is the year, `m` or `name` the month, `d` the day.
 _DATES: Final = (
-    rf"{_WHOLE}(?P<y>\d{{4}})\s?[-./]\s?(?P<m>\d{{1,2}})\s?[-./]\s?(?P<d>\d{{1,2}})(?!\d)\.?",
-    rf"{_WHOLE}(?P<y>\d{{4}})년\s?(?P<m>\d{{1,2}})월(?:\s?(?P<d>\d{{1,2}})일)?",
+    rf"{_START}(?P<y>\d{{4}})\s?[-./]\s?(?P<m>\d{{1,2}})\s?[-./]\s?(?P<d>\d{{1,2}})(?!\d)\.?",
+    rf"{_START}(?P<y>\d{{4}})년\s?(?P<m>\d{{1,2}})월(?:\s?(?P<d>\d{{1,2}})일)?",
     r"['’](?P<yy>\d{2})(?:년|[./])\s?(?P<m>\d{1,2})(?![\d개]|(?:/4)?\s?분기)(?:월|[./])?(?:\s?(?P<d>\d{1,2})(?:일|\b\.?))?",
     r"['’](?P<yy>\d{2})년",
-    rf"{_WHOLE}(?P<yy>\d{{2}})\.\s?(?P<m>\d{{1,2}})\.\s?(?P<d>\d{{1,2}})(?![\d%])\.?",
-    rf"{_WHOLE}(?P<y>\d{{4}})-(?P<m>0[1-9]|1[0-2])(?![-\d])",
-    rf"{_WHOLE}(?P<y>\d{{4}})\.\s?(?P<m>\d{{1,2}})\.(?!\s?\d)",
-    rf"{_WHOLE}{_NO_AMOUNT_BEFORE}(?P<y>(?:19|20)\d{{2}})\.(?P<m>0[1-9]|1[0-2])(?![\d.,%]){_NO_AMOUNT_BEHIND}",
-    rf"{_WHOLE}(?P<yy>\d{{2}})년\s?(?P<m>\d{{1,2}})월(?:\s?(?P<d>\d{{1,2}})일)?",
-    rf"{_WHOLE}(?P<y>(?:19|20)\d{{2}})(?:년|\s?회계\s?연도)",
+    rf"{_START}(?P<yy>\d{{2}})\.\s?(?P<m>\d{{1,2}})\.\s?(?P<d>\d{{1,2}})(?![\d%])\.?",
+    rf"{_START}(?P<y>\d{{4}})-(?P<m>0[1-9]|1[0-2])(?![-\d])",
+    rf"{_START}(?P<y>\d{{4}})\.\s?(?P<m>\d{{1,2}})\.(?!\s?\d)",
+    rf"{_START}{_NO_AMOUNT_BEFORE}(?P<y>(?:19|20)\d{{2}})\.(?P<m>0[1-9]|1[0-2])(?![\d.,%]){_NO_AMOUNT_AFTER}",
+    rf"{_START}(?P<yy>\d{{2}})년\s?(?P<m>\d{{1,2}})월(?:\s?(?P<d>\d{{1,2}})일)?",
+    rf"{_START}(?P<y>(?:19|20)\d{{2}})(?:년|\s?회계\s?연도)",
     r"(?<![A-Za-z\d])FY[ -]?(?:(?P<y>(?:19|20)\d{2})|['’]?(?P<yy>\d{2}))(?![\dA-Za-z])",
     r"(?<=(?<![A-Za-z\d])[1-4][Qq])['’]?(?P<yy>\d{2})(?![A-Za-z\d])",
-    rf"{_WHOLE}(?P<m>\d{{1,2}})월\s?(?P<d>\d{{1,2}})일",
-    rf"{_WHOLE}(?P<m>\d{{1,2}})월",
+    rf"{_START}(?P<m>\d{{1,2}})월\s?(?P<d>\d{{1,2}})일",
+    rf"{_START}(?P<m>\d{{1,2}})월",
     r"(?:매월|매달|익월|당월)\s?(?P<d>\d{1,2})일",
     rf"(?<![A-Za-z])(?P<name>{_MONTH})\.?\s(?P<d>\d{{1,2}})(?!\d){_TH}(?:{_BEFORE_YEAR}\s(?P<y>\d{{4}})(?!\d))?",
-    rf"{_WHOLE}(?P<d>\d{{1,2}}){_TH}(?:\sof)?[\s-](?P<name>{_MONTH})\.?(?:{_BEFORE_YEAR}[\s-](?P<y>\d{{4}})(?!\d))?",
+    rf"{_START}(?P<d>\d{{1,2}}){_TH}(?:\sof)?[\s-](?P<name>{_MONTH})\.?(?:{_BEFORE_YEAR}[\s-](?P<y>\d{{4}})(?!\d))?",
     rf"(?<![A-Za-z])(?P<name>{_MONTH})\.?{_BEFORE_YEAR}\s(?P<y>\d{{4}})(?!\d)",
     rf"(?<![A-Za-z])(?P<name>{_MONTH_ALONE})",
     r"(?<![A-Za-z])(?:[Ii]n|[Bb]y|[Ss]ince|[Uu]ntil|[Ff]rom|of|to|[Ee]very|[Ee]arly|[Ll]ate)\s(?P<name>March|May)(?![A-Za-z])",
-    rf"{_WHOLE}(?P<d>\d{{1,2}})(?:st|nd|rd|th)(?![A-Za-z])",
+    rf"{_START}(?P<d>\d{{1,2}})(?:st|nd|rd|th)(?![A-Za-z])",
 )
-_SLASHED: Final = re.compile(rf"{_WHOLE}(?P<a>\d{{1,2}})/(?P<b>\d{{1,2}})/(?P<y>\d{{4}})(?!\d)")
+_SLASHED: Final = re.compile(rf"{_START}(?P<a>\d{{1,2}})/(?P<b>\d{{1,2}})/(?P<y>\d{{4}})(?!\d)")
 _HOUR_WORDS: Final = "열한|열두|열|한|두|세|네|다섯|여섯|일곱|여덟|아홉"
 # Groups: `h` or `word` is the hour, `min` the minute, `past` 반 (half past), `half` and `am` the half of the day.
 _TIMES: Final = (
-    rf"{_HALF_DAY}(?<![\d:.])(?P<h>\d{{1,2}}):(?P<min>\d{{2}})(?![\d:])(?:\s?{_AM})?",
+    rf"{_HALF_DAY}(?<![\d:.])(?P<h>\d{{1,2}}):(?P<min>\d{{2}})(?![\d:])(?:\s?{_AM_OR_PM})?",
     rf"{_HALF_DAY}(?<![\d.,])(?P<h>\d{{1,2}})시(?!간|점|행|작|중|장|도|설|스|급|민)(?:\s?(?P<min>\d{{1,2}})분|\s?(?P<past>반))?",
     rf"{_HALF_DAY}(?<![가-힣\d])(?!한시)(?P<word>{_HOUR_WORDS})\s?시(?![가-힣](?<![반에부까이가로쯤경입와은]))"
     r"(?:\s?(?P<min>\d{1,2})분|\s?(?P<past>반))?",
-    rf"(?<![\d:.,])(?P<h>\d{{1,2}})\s?{_AM}",
+    rf"(?<![\d:.,])(?P<h>\d{{1,2}})\s?{_AM_OR_PM}",
     r"(?P<noon>정오|\bnoon\b)|(?P<night>자정|\bmidnight\b)",
 )
 _NOON_WORDS: Final = frozenset({"오후", "낮", "p"})  # 12 o'clock is noon with these, otherwise midnight

@@ -61,7 +61,7 @@ class MarkerFilter:
 
 
 def _may_become_marker(text: str) -> bool:
-    """Return whether a text from an opening bracket to its end may still grow into a marker."""
+    """Return whether a text that begins with an opening bracket may still grow into a marker."""
     inside = _INSIDE.fullmatch(text, 1)
     if inside is None:
         return False

@@ -107,9 +107,9 @@ def quantities(text: str) -> tuple[Quantity, ...]:
     occupied = bytearray(len(plain))
     for match in (*_ORDINAL.finditer(plain), *_MARKER.finditer(plain)):
         occupied[match.start() : match.end()] = b"\1" * len(match.group())
-    result = [one for one in composite_quantities(plain) if not any(occupied[one.start : one.end])]
-    for one in result:
-        occupied[one.start : one.end] = b"\1" * (one.end - one.start)
+    result = [found for found in composite_quantities(plain) if not any(occupied[found.start : found.end])]
+    for quantity in result:
+        occupied[quantity.start : quantity.end] = b"\1" * (quantity.end - quantity.start)
     for number in numbers_in(plain):
         if not any(occupied[number.start : number.end]):
             result.extend(_with_unit(plain, number))
@@ -168,10 +168,10 @@ def _readings(value: Decimal, unit: Unit | None) -> tuple[Reading, ...]:
     return tuple(readings)
 
 
-def _with_compounds(text: str, separate: Iterable[Quantity]) -> list[Quantity]:
+def _with_compounds(text: str, read_quantities: Iterable[Quantity]) -> list[Quantity]:
     """Join 1년 6개월 and 1시간 30분 into one period."""
     joined: list[Quantity] = []
-    for quantity in separate:
+    for quantity in read_quantities:
         last = joined[-1] if joined else None
         if last is not None and _continues_period(text, last, quantity):
             total = last.readings[0].value + quantity.readings[0].value  # type: ignore[operator]  # both are periods
@@ -200,9 +200,9 @@ def _unit_size(quantity: Quantity) -> Decimal:
     return value / number if isinstance(value, Decimal) and number else Decimal(0)
 
 
-def _with_shared_units(text: str, separate: list[Quantity]) -> list[Quantity]:
+def _with_shared_units(text: str, read_quantities: list[Quantity]) -> list[Quantity]:
     """Give bare numbers their neighbour's unit: 3~5일, 100만~500만원, 6, 12 and 24 months, KRW 10,000 to 50,000."""
-    shared = list(separate)
+    shared = list(read_quantities)
     for at in range(len(shared) - 2, -1, -1):
         left, right = shared[at], shared[at + 1]
         if not left.readings and right.readings and _are_joined(text, left, right):
@@ -216,7 +216,7 @@ def _with_shared_units(text: str, separate: list[Quantity]) -> list[Quantity]:
 
 
 def _are_joined(text: str, left: Quantity, right: Quantity) -> bool:
-    """Return whether two quantities are the ends of a range or neighbours in a list; a year is not: "2024, 3개월"."""
+    """Return whether two quantities are a range's ends, or list neighbours and not a year ("2024, 3개월")."""
     if _RANGE.fullmatch(text, left.end, right.start):
         return True
     is_year = left.numbers[0] in _YEARS and right.readings[0].unit != DATE
@@ -225,36 +225,36 @@ def _are_joined(text: str, left: Quantity, right: Quantity) -> bool:
 
 def _readings_like(neighbour: Quantity, bare: Quantity) -> tuple[Reading, ...]:
     """Return the readings of a bare number in its neighbour's unit."""
-    value, model = bare.numbers[0], neighbour.readings[0]
-    if isinstance(model.value, PartialDate):
-        return _date_like(model.value, int(value))
-    if not isinstance(model.value, Decimal):
+    value, first = bare.numbers[0], neighbour.readings[0]
+    if isinstance(first.value, PartialDate):
+        return _date_like(first.value, int(value))
+    if not isinstance(first.value, Decimal):
         return ()
-    if model.unit == TIME:
+    if first.unit == TIME:
         return tuple(Reading(TIME, (value * 60 + half_day) % 1440) for half_day in (0, 720))
     number = neighbour.numbers[-1]
-    factor = model.value / number if number else Decimal(1)
+    factor = first.value / number if number else Decimal(1)
     others = [reading for reading in neighbour.readings[1:] if isinstance(reading.value, Decimal)]
-    readings = [Reading(model.unit, value * factor), *(replace(reading, value=value) for reading in others)]
+    readings = [Reading(first.unit, value * factor), *(replace(reading, value=value) for reading in others)]
     scale = next((number.scale for number in numbers_in(neighbour.text)), Decimal(1))
     if scale > 1 and value < scale:
-        readings.append(Reading(model.unit, value * factor * scale))  # 1~3천만원
+        readings.append(Reading(first.unit, value * factor * scale))  # 1~3천만원
     return tuple(readings)
 
 
-def _date_like(model: PartialDate, number: int) -> tuple[Reading, ...]:
-    """Return the number as a year, as a day of the model's month, or as a month."""
+def _date_like(neighbour: PartialDate, number: int) -> tuple[Reading, ...]:
+    """Return the number as a year, as a day of the neighbour's month, or as a month."""
     if number in _YEARS:
         return (Reading(DATE, PartialDate(year=number)),)
-    if model.day is not None:
-        return (Reading(DATE, replace(model, day=number)), Reading(DATE, PartialDate(day=number)))
+    if neighbour.day is not None:
+        return (Reading(DATE, replace(neighbour, day=number)), Reading(DATE, PartialDate(day=number)))
     return (Reading(DATE, PartialDate(month=number)),) if number <= 12 else ()
 
 
-def _with_table_units(text: str, separate: list[Quantity]) -> list[Quantity]:
+def _with_table_units(text: str, read_quantities: list[Quantity]) -> list[Quantity]:
     """Give the bare numbers of a table the unit of their column, their row or the last caption before them."""
     if "|" not in text and "단위" not in text and "nit" not in text:
-        return separate
+        return read_quantities
     captions = [(match.start(), heading_unit(match.group())) for match in _CAPTION.finditer(text)]
     rows = list(_rows(text))
 
@@ -269,7 +269,7 @@ def _with_table_units(text: str, separate: list[Quantity]) -> list[Quantity]:
 
     return [
         replace(quantity, readings=quantity.readings or _readings(quantity.numbers[0], unit_at(quantity.start)))
-        for quantity in separate
+        for quantity in read_quantities
     ]
 
 

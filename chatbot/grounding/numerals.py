@@ -34,7 +34,7 @@ _ABBREVIATED: Final = {"mn": 10**6, "bn": 10**9, "tn": 10**12}
 # One letter is a scale only beside a currency: KRW 10k, $5m, 10k won; 10m means metres.
 _LETTERS: Final = {"k": 10**3, "m": 10**6, "b": 10**9}
 _CODE: Final = f"(?:{'|'.join(sorted(CURRENCY_CODES))})"
-_BEHIND_CURRENCY: Final = rf"(?=\d)(?:(?<=[₩$€£¥])|(?<=[₩$€£¥][ ])|(?-i:(?<={_CODE})|(?<={_CODE}[ ])))"
+_AFTER_CURRENCY: Final = rf"(?=\d)(?:(?<=[₩$€£¥])|(?<=[₩$€£¥][ ])|(?-i:(?<={_CODE})|(?<={_CODE}[ ])))"
 _ENGLISH_WORD: Final = "|".join(sorted([*_ENGLISH_NUMERALS, *_SCALES, *_GROUPS], key=len, reverse=True))
 _ENGLISH_SCALE: Final = "|".join([*_SCALES, *_ABBREVIATED])
 _ENGLISH_GROUP: Final = "|".join([*_SCALES, "dozen"])
@@ -80,7 +80,7 @@ _HALVED: Final = r"(?=[ ]?(?:년|달|개월|시간)(?![가-힣]{2}))"
 _FIRST: Final = r"(?=[\d.¼½¾A-Za-z영일이삼사오육칠팔구십백천만억조한두세네석넉다여아열스서마쉰예하나닷엿보반])"
 _NUMBER = re.compile(
     rf"{_FIRST}(?:(?P<english_scaled>{_DIGITS}[ -]?(?:{_ENGLISH_SCALE})(?![A-Za-z]))"
-    rf"|(?P<lettered>{_BEHIND_CURRENCY}{_DIGITS}[kmb](?![A-Za-z])"
+    rf"|(?P<lettered>{_AFTER_CURRENCY}{_DIGITS}[kmb](?![A-Za-z])"
     rf"|{_DIGITS}[kmb](?=[ ]?(?:{_MONEY}|won|dollars|krw|usd)))"
     r"|(?P<fraction>(?:(?<![\d.,])\d+[ ]?)?[¼½¾]|\d+[ ]and[ ]a[ ]half(?![A-Za-z]))"
     r"|(?P<point>(?<![\w.,)])\.\d+(?![천백십만억조]))"

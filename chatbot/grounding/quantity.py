@@ -39,7 +39,7 @@ _COUNTED: Final = "counted"  # stands for any counter: a source with 10명 also 
 GENERIC_COUNTERS: Final = frozenset(
     {"개", "건", "장", "곳", "단계", "자리", "조", "항", "호", "차", "대", "등급", "쪽"}
 )
-# A claim in one of these needs the same counter in the source; a claim with a noun ("10 customers") accepts any (10명).
+# A claim in one of these counters needs the same one in the source; "10 customers", with a noun, accepts any (10명).
 _COUNTERS: Final = GENERIC_COUNTERS | {"명", "회", "주"}
 
 

@@ -95,7 +95,7 @@ def _unwrap(text: str) -> str:
 
 
 def _boundary(text: str, mark: re.Match[str], *, final: bool) -> int:
-    """Return the offset of the sentence's end at this mark, or `_NO_BOUNDARY`, or `_UNDECIDED`."""
+    """Return the offset of the sentence's end at this mark, `_NO_BOUNDARY`, or (unless `final`) `_UNDECIDED`."""
     at = mark.start()
     if text[at] == "\n":
         return at if text[:at].strip() else _NO_BOUNDARY

@@ -56,7 +56,7 @@ class GroundingStream:
         self._markers, self._sentences = MarkerFilter(), SentenceSplitter()
         # Of the current sentence, with offsets from its start:
         self._shown_length = 0
-        self._checked_length = 0  # its numbers and names are stated by a unit
+        self._checked_length = 0  # up to here, a unit states the numbers and names
         self._cut_at: int | None = None  # where it is cut off
         self._feed_ends: list[int] = []  # of the feeds that are not shown completely
         self._stating_units: list[CheckedUnit] = []  # they state all its checked numbers
@@ -193,7 +193,7 @@ def _nearest(units: Sequence[CheckedUnit], sentence: str) -> CheckedUnit:
 
 
 def _length_before_end(sentence: str) -> int:
-    """Return the length before the last word, which may reverse the meaning, without splitting a number."""
+    """Return the length before the last word, which may reverse the sentence's meaning; do not split a number."""
     end = max(0, len(sentence) - max(_length_of_last_word(sentence), _HELD_END))
     word_start = end - _length_of_last_word(sentence[:end])
     word = _WORD.match(sentence, word_start)

@@ -17,7 +17,7 @@ from knowledge.passage import Passage
 
 _LEAST_SHARE: Final = 0.5  # of a sentence's content, which its unit must contain
 _AMOUNTS: Final = frozenset({*CURRENCIES, PERCENT})
-_NAME_WORDS: Final = 3  # before an amount, which name it
+_NAME_WORDS: Final = 3  # the words before an amount that name it
 _WORD: Final = re.compile(r"[^\W\d_]+")
 MOST_NUMBERS: Final = 30  # a sentence with more is not supported
 
@@ -68,7 +68,7 @@ class CheckedUnit:
         return not unsupported_by(claimed, [named_rows, self.quantified_prose])
 
     def names_amount(self, claimed: Quantity, sentence: str) -> bool:
-        """Return whether a sentence has most of the words before an amount in the unit's prose ("cable charge of")."""
+        """Return whether a sentence has most of the words before an amount in the prose; True if no prose states it."""
         if claimed.kinds.isdisjoint(_AMOUNTS):
             return True
         is_in_prose, sentence_words = False, features(sentence)

@@ -110,7 +110,7 @@ _SIGNS: Final = {
 }  # fmt: skip
 
 _CODE_BEFORE: Final = re.compile(r"(?<![A-Za-z])([A-Z]{3})[ ]?\Z")
-_WORD_BEHIND: Final = re.compile(
+_WORD_AFTER: Final = re.compile(
     r"[*_]{0,3}[ -]?(?!이상|이하|미만|초과|이내|이전|이후|내외|정도)"
     r"([^\W\d_]+|[¢¤฿\u20a0-\u20cf\u2100-\u214f\u3300-\u33ff])"
 )
@@ -154,17 +154,17 @@ def leading_currency(text: str, at: int) -> tuple[Unit, int] | None:
 
 def unknown_unit(text: str, start: int, end: int) -> tuple[str, str]:
     """Return (currency code, "") or ("", noun) of a bare number at [start, end); both are empty for a year or age."""
-    before, behind = _CODE_BEFORE.search(text, max(0, start - 5), start), _WORD_BEHIND.match(text, end)
-    word_before, word_behind = before[1] if before else "", behind[1] if behind else ""
-    for code in (word_before, word_behind):
+    before, after = _CODE_BEFORE.search(text, max(0, start - 5), start), _WORD_AFTER.match(text, end)
+    word_before, word_after = before[1] if before else "", after[1] if after else ""
+    for code in (word_before, word_after):
         if code in CURRENCY_CODES:
             return code, ""
     if _PAID_MONTHLY.match(text, end):
         return "", MONTHS
     if may_be_age(text, start, end) or _YEAR.fullmatch(text, start, end):
         return "", ""
-    is_sign = not word_behind.isalpha()  # such as ₽; a word without content, such as "the", is not a unit
-    return "", next(iter(content_words(word_behind)), word_behind if is_sign else "")
+    is_sign = not word_after.isalpha()  # such as ₽; a word without content, such as "the", is not a unit
+    return "", next(iter(content_words(word_after)), word_after if is_sign else "")
 
 
 def may_be_age(text: str, start: int, end: int) -> bool:

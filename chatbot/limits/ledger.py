@@ -32,8 +32,8 @@ from knowledge.identity import Principal
 log = structlog.get_logger(__name__)
 
 KEEP_UNSETTLED_SECONDS = 3600
-"""How long Redis keeps a reservation after its lease, so that a successor can settle it; and the mark that it is
-settled, so that it is settled once."""
+"""How long Redis keeps a reservation after its lease, so that a successor can settle it, and how long it keeps the mark
+of a settled reservation, so that it is settled once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +160,7 @@ class Ledger:
         Raises:
             RateLimited: the user sends far more requests than the limit.
         """
-        _, user, _ = scope_keys(caller)
+        _, user, _ = scope_prefixes(caller)
         _, limit, _ = self._limits_of(caller)
         self._attempts.count(user, requests_per_minute=limit.requests_per_minute)
 
@@ -396,7 +396,7 @@ class Ledger:
         return tightest(shares, uses, round(now * MICRO))
 
     def _scopes(self, caller: Caller) -> tuple[ChargedScope, ...]:
-        rows = zip(SCOPES, scope_keys(caller), self._limits_of(caller), strict=True)
+        rows = zip(SCOPES, scope_prefixes(caller), self._limits_of(caller), strict=True)
         return tuple(ChargedScope(scope=scope, key=key, limit=limit) for scope, key, limit in rows)
 
     async def _days(self, tenant: str) -> dict[str, Day]:
@@ -439,7 +439,7 @@ def percentile_key(tenant: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def scope_keys(caller: Caller) -> tuple[str, str, str]:
+def scope_prefixes(caller: Caller) -> tuple[str, str, str]:
     """Return the prefixes of the keys of the caller's three scopes, in the order of `SCOPES`."""
     tenant = tenant_key(caller.tenant)
     user = f"{tenant}:user:{quote(caller.sub, safe='')}"
@@ -448,9 +448,9 @@ def scope_keys(caller: Caller) -> tuple[str, str, str]:
 
 
 @lru_cache(maxsize=4096)
-def scoped_keys(caller: Caller) -> tuple[str, ...]:
+def scope_keys(caller: Caller) -> tuple[str, ...]:
     """Return the keys of the caller's three scopes."""
-    return tuple(f"{key}:{part}" for key in scope_keys(caller) for part in ("window", "days", "leases"))
+    return tuple(f"{prefix}:{part}" for prefix in scope_prefixes(caller) for part in ("window", "days", "leases"))
 
 
 def keys_of(caller: Caller, reservation_id: str) -> list[str]:
@@ -458,4 +458,4 @@ def keys_of(caller: Caller, reservation_id: str) -> list[str]:
     tenant = tenant_key(caller.tenant)
     reservation = f"{tenant}:reservation:{reservation_id}"
     settled = f"{tenant}:settled:{reservation_id}"
-    return [*scoped_keys(caller), reservation, f"{tenant}:answers", percentile_key(caller.tenant), settled]
+    return [*scope_keys(caller), reservation, f"{tenant}:answers", percentile_key(caller.tenant), settled]

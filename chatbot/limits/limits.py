@@ -118,7 +118,7 @@ def day_at(micros: int, zone: str) -> Day:
     return Day(name=f"{date:%Y%m%d}", ends=round(midnight.timestamp()) * MICRO)
 
 
-def tightest(limits: Sequence[Limit], uses: Sequence[Use], micros: int) -> Limits:
+def tightest(limits: Sequence[Limit], uses: Sequence[Use], now_micros: int) -> Limits:
     """Return the remaining limits of the tightest scope in each dimension; `reset_…` is in seconds."""
     pairs = list(zip(limits, uses, strict=True))
     token_limit, token_use = min(pairs, key=lambda pair: pair[0].tokens_per_minute - pair[1].tokens)
@@ -126,21 +126,21 @@ def tightest(limits: Sequence[Limit], uses: Sequence[Use], micros: int) -> Limit
     return Limits(
         limit_tokens=token_limit.tokens_per_minute,
         remaining_tokens=max(0, token_limit.tokens_per_minute - token_use.tokens),
-        reset_tokens=seconds_until_gone(token_use.newest_tokens, micros),
+        reset_tokens=seconds_until_gone(token_use.newest_tokens, now_micros),
         limit_requests=request_limit.requests_per_minute,
         remaining_requests=max(0, request_limit.requests_per_minute - request_use.requests),
-        reset_requests=seconds_until_gone(request_use.newest_request, micros),
+        reset_requests=seconds_until_gone(request_use.newest_request, now_micros),
         remaining_slots=max(0, min(limit.concurrent - use.slots for limit, use in pairs)),
         remaining_today=max(0, min(limit.tokens_per_day - use.today for limit, use in pairs)),
     )
 
 
-def seconds_until_gone(newest: int, micros: int) -> float:
+def seconds_until_gone(newest: int, now_micros: int) -> float:
     """Return the seconds until the bucket of Unix second `newest` has left the window; 0 if there is no bucket (0)."""
     if newest == 0:
         return 0.0
     leaves_at = (newest + BUCKET_SPAN) * MICRO
-    return max(0, leaves_at - micros) / MICRO
+    return max(0, leaves_at - now_micros) / MICRO
 
 
 class LedgerSettings(BaseModel, frozen=True):

@@ -37,7 +37,10 @@ class Bucket:
     """Tokens spent without Redis since that report."""
 
     def add(self, tokens: float, share: int, now: float) -> None:
-        """Charge tokens, or return them if negative; above half of a share, which Redis may admit, nothing fits."""
+        """Charge tokens, or refund them if negative.
+
+        Redis may admit more than half of a share; no further tokens fit then until these have leaked.
+        """
         leaked = (now - self.at) * share / 120
         level = max(0.0, self.level - leaked) + tokens
         self.level = min(max(0.0, level), share)

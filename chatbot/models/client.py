@@ -200,7 +200,7 @@ class Models:
             answer.models[endpoint.model] = None
 
     async def _check_special_tokens(self, endpoint: Endpoint, chat: Chat, prompt_ids: Sequence[int]) -> None:
-        """Raise `RequestRejected` if a prompt has more special tokens than its template adds to such messages."""
+        """Raise `RequestRejected` if a prompt has more special tokens than the template adds to its messages."""
         capabilities = endpoint.capabilities
         special_tokens = sum(token in capabilities.special_ids for token in prompt_ids)
         of_first_exchange, of_each_exchange = capabilities.template_specials
@@ -300,7 +300,7 @@ class _Attempts:
         return pick(not_failed) or pick([e for e in cut_once if e.group != "canary"])
 
     def record_failure(self, endpoint: Endpoint, exc: EndpointFailed, *, mid_answer: bool) -> None:
-        """Record a failed call, after a part of the answer was shown (`mid_answer`) or before; exclude useless groups.
+        """Record a failed call, after a part of the answer was shown (`mid_answer`) or before; exclude hopeless groups.
 
         Raises:
             Overloaded, ModelUnavailable: there is no further attempt.
@@ -310,23 +310,23 @@ class _Attempts:
         self.mid_answer = mid_answer
         failed_groups = [failed.group for failed, _ in self.failures]
         if isinstance(exc, RequestRejected):  # other endpoints of this group would reject it too
-            self._leave([endpoint.group])
+            self._exclude([endpoint.group])
         if mid_answer:
-            self._leave([group for group in self._groups if group != endpoint.group])
+            self._exclude([group for group in self._groups if group != endpoint.group])
             gives_up = len(failed_groups) > _MOST_FAILOVERS
         else:
             if len(failed_groups) - failed_groups.count("fallback") >= 2:
-                self._leave(["primary", "canary"])
+                self._exclude(["primary", "canary"])
             gives_up = len(failed_groups) >= _MOST_BEFORE_FIRST_TOKEN
             # An unreachable or stopped endpoint, or one that rejects the request, did no work that a retry repeats.
             retry_repeats_work = not isinstance(exc, Unreachable | EndpointStopped | RequestRejected)
             if retry_repeats_work and not gives_up and not self._pool.take_retry():
-                self._leave(failed_groups)
+                self._exclude(failed_groups)
                 gives_up = isinstance(exc, DeadlineExceeded | QueueFull)  # do not flood the next group
         if gives_up or (isinstance(exc, DeadlineExceeded) and exc.phase == "whole answer"):
             raise self._unavailable() from exc
 
-    def _leave(self, groups: Collection[Group]) -> None:
+    def _exclude(self, groups: Collection[Group]) -> None:
         self._groups = [group for group in self._groups if group not in groups]
 
     def _unavailable(self) -> Unavailable:

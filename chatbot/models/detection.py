@@ -76,7 +76,7 @@ async def _try_forms(endpoint: Endpoint) -> Sequence[int]:
             return await _ask_word(endpoint)
         except RequestRejected as exc:
             refusal = exc
-    raise AccessDenied(f"{refusal}, of one word: see `model` and `extra_body` of its entry") from refusal
+    raise AccessDenied(f"{refusal}, even of one word: see `model` and `extra_body` of its entry") from refusal
 
 
 async def _ask_word(endpoint: Endpoint) -> Sequence[int]:

@@ -209,7 +209,7 @@ class StreamDecoder:
         self.prompt_ids = chunk.prompt_token_ids or self.prompt_ids
         for choice in chunk.choices or ():
             if choice.index:
-                raise ReplyBroken("it sends more than one choice")
+                raise ReplyBroken("the server sent more than one choice")
             delta = choice.delta or _NO_DELTA
             text = delta.content or choice.text
             thinking = delta.reasoning or delta.reasoning_content or ""
@@ -414,7 +414,7 @@ class Endpoint(Connection):
             span.set_attribute("gen_ai.usage.input_tokens", decoder.usage.prompt_tokens)
             span.set_attribute("gen_ai.usage.output_tokens", decoder.usage.completion_tokens)
 
-    def _body(self, request: GenerationRequest, **more: object) -> Mapping[str, object]:
+    def _body(self, request: GenerationRequest, **extra_fields: object) -> Mapping[str, object]:
         """Return the body of a request, without the fields that the endpoint rejects."""
         sampling, omitted = request.sampling, self.capabilities.omitted
         fields: dict[str, object] = {
@@ -423,7 +423,7 @@ class Endpoint(Connection):
             "seed": sampling.seed,
             "cache_salt": request.cache_salt or None,
             "priority": request.priority or None,
-            **more,
+            **extra_fields,
         }
         if request.ids:
             fields["prompt"] = request.ids
@@ -528,7 +528,7 @@ class Endpoint(Connection):
 
 
 def _base(url: URL) -> tuple[URL, str]:
-    """Split a URL into its base and the version prefix of its routes: "v1/", or "" if the URL names a route without."""
+    """Split a URL into its base and its routes' version prefix: "v1/", or "" if the URL names an unversioned route."""
     path = url.path.rstrip("/")
     names_route = path.endswith("/chat/completions")
     prefix = path.removesuffix("/chat/completions")

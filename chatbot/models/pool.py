@@ -334,5 +334,5 @@ class Pool:
 
 
 def _affinity(conversation_id: str, name: str) -> bytes:
-    """Return a hash of the conversation and an endpoint; the conversation's home is the endpoint with the highest."""
+    """Return a hash of the conversation and an endpoint; the endpoint with the highest hash is the home."""
     return blake2b(f"{conversation_id}\0{name}".encode(), digest_size=8).digest()

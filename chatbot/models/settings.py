@@ -100,7 +100,7 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
         if "authorization" in map(str.lower, self.headers):
             raise ValueError("a key cannot be in this file: set `api_key_variable`")
         if (self.weight is not None) != (self.group == "canary"):
-            raise ValueError(f"set `weight` of a canary, and of no other group (it is {self.group})")
+            raise ValueError(f"set `weight` for a canary and for no other group (this one is {self.group})")
         return self
 
 

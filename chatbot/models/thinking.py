@@ -13,10 +13,10 @@ TAGS = (
 )
 """The opening and closing tags of reasoning models."""
 _OPENING = tuple(opening for opening, _ in TAGS)
-_ALL = [tag for pair in TAGS for tag in pair]
-_ANY = re.compile("|".join(map(re.escape, _ALL)))
-_PARTS = tuple({tag[:n] for tag in _ALL for n in range(1, len(tag))})
-_MAY_BEGIN = re.compile("[" + re.escape("".join({tag[0] for tag in _ALL})) + "]")
+_ALL_TAGS = [tag for pair in TAGS for tag in pair]
+_ANY_TAG = re.compile("|".join(map(re.escape, _ALL_TAGS)))
+_TAG_BEGINNINGS = tuple({tag[:n] for tag in _ALL_TAGS for n in range(1, len(tag))})
+_TAG_FIRST_CHARACTER = re.compile("[" + re.escape("".join({tag[0] for tag in _ALL_TAGS})) + "]")
 
 
 class ThinkingFilter:
@@ -38,15 +38,15 @@ class ThinkingFilter:
 
     def feed(self, text: str) -> str:
         """Return the part of the next text that belongs to the answer."""
-        if not (self.in_thinking or self.held_text or self._strips_whitespace or _MAY_BEGIN.search(text)):
+        if not (self.in_thinking or self.held_text or self._strips_whitespace or _TAG_FIRST_CHARACTER.search(text)):
             return text
         text = self.held_text + text
-        held_length = max((len(part) for part in _PARTS if text.endswith(part)), default=0)
+        held_length = max((len(part) for part in _TAG_BEGINNINGS if text.endswith(part)), default=0)
         held_start = len(text) - held_length
         self.held_text = text[held_start:]
         answer = ""
         start = 0
-        for tag in _ANY.finditer(text, 0, held_start):
+        for tag in _ANY_TAG.finditer(text, 0, held_start):
             answer += self._answer_text(text[start : tag.start()])
             self.in_thinking = tag[0] in _OPENING
             self._strips_whitespace = True
@@ -69,7 +69,7 @@ class ThinkingFilter:
         return text
 
 
-def opens_thinking(rendered: Sequence[str | None]) -> bool:
-    """Return whether a rendered prompt, as the texts of its tokens, ends with an opening tag."""
-    end = "".join(text or "" for text in rendered[-24:]).rstrip("Ċ\n \u2581Ġ")  # tokenizers' whitespace
+def opens_thinking(token_texts: Sequence[str | None]) -> bool:
+    """Return whether a rendered prompt with these tokens ends with an opening tag."""
+    end = "".join(text or "" for text in token_texts[-24:]).rstrip("Ċ\n \u2581Ġ")  # tokenizers' whitespace
     return end.endswith(_OPENING)

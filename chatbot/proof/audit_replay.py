@@ -20,7 +20,7 @@ from knowledge.access import Access
 from knowledge.bank import Bank
 from knowledge.identity import Principal
 from knowledge.index import Index
-from knowledge.index import IndexUnavailable as IndexAway
+from knowledge.index import IndexUnavailable as PassageIndexUnavailable
 from knowledge.passage import Language, Passage, language_in
 
 
@@ -58,7 +58,11 @@ async def replay(
     rows_result = rows_finding(rows, keys)
     opened, closed = entries(rows) if rows_result.standing is ReplayStanding.SAME else (None, None)
     replayed = Replayed(
-        answer_id=answer_id, opened=opened, closed=closed, now=context.versions, findings=(rows_result,)
+        answer_id=answer_id,
+        opened=opened,
+        closed=closed,
+        current_versions=context.versions,
+        findings=(rows_result,),
     )
     if opened is None:
         return replayed
@@ -86,7 +90,7 @@ async def replay(
 
 def rows_finding(rows: Sequence[AuditRow], keys: AuditKeys) -> ReplayFinding:
     """Check the signatures of the rows; `chatbot audit verify` checks their chain."""
-    changed = [row for row in rows if not (keys.signed(row) and matches(row))]
+    changed = [row for row in rows if not (keys.has_valid_hmac(row) and matches(row))]
     if changed:
         where = ", ".join(f"{row.kind} (writer {row.writer}, row {row.sequence})" for row in changed)
         return ReplayFinding(
@@ -127,8 +131,8 @@ def known_texts(conversation: Conversation | None, opened: Opened, given_questio
         history = tuple(by_id[message_id] for message_id in question.context if message_id in by_id)
     else:
         branch = path_to(messages, opened.parent_id)
-        history = branch[len(branch) - opened.history :] if opened.history <= len(branch) else ()
-    is_complete = len(history) == opened.history and not opened.client_messages
+        history = branch[len(branch) - opened.history_length :] if opened.history_length <= len(branch) else ()
+    is_complete = len(history) == opened.history_length and not opened.client_message_count
     question_text = None if given_question is None else screen(given_question).text
     if question is not None:
         question_text = question.text
@@ -141,7 +145,7 @@ def known_texts(conversation: Conversation | None, opened: Opened, given_questio
 
 
 async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], ReplayFinding]:
-    """Return the passages that the customer could read then (empty if any is missing), and their finding.
+    """Return the passages that the customer could read then, and their finding; none if the finding is `GONE`.
 
     Raises:
         IndexUnavailable: the index is unavailable.
@@ -154,7 +158,7 @@ async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], Re
         name = f"{document_id} v{version} #{n}"
         try:
             passage = await index.passage(document_id=document_id, version=version, n=n, access=access)
-        except IndexAway as exc:
+        except PassageIndexUnavailable as exc:
             raise IndexUnavailable from exc
         if passage is None:
             gone.append(name)
@@ -199,13 +203,13 @@ def question_finding(texts: KnownTexts, opened: Opened, keys: AuditKeys) -> Repl
 
 def prompt_finding(prompt: Prompt | None, texts: KnownTexts, opened: Opened, context: ReplayContext) -> ReplayFinding:
     """Compare the rebuilt messages with the signed hash of the prompt."""
-    if opened.client_messages:
-        detail = f"{opened.client_messages} of its messages came from the client and were never stored"
+    if opened.client_message_count:
+        detail = f"{opened.client_message_count} of its messages came from the client and were never stored"
         return ReplayFinding("prompt", ReplayStanding.GONE, detail)
     if prompt is None:
         missing = ["question"] if texts.question is None else []
         if texts.history is None:
-            missing.append(f"history ({opened.history} messages)")
+            missing.append(f"history ({opened.history_length} messages)")
         detail = f"no longer stored: {' and '.join(missing) or 'passages'}"
         return ReplayFinding("prompt", ReplayStanding.GONE, detail)
     messages = tuple(chat.json for chat in (prompt.answer, *prompt.probes))
@@ -218,13 +222,13 @@ def prompt_finding(prompt: Prompt | None, texts: KnownTexts, opened: Opened, con
     )
 
 
-def version_changes(opened: Opened, now: Versions) -> str:
+def version_changes(opened: Opened, current: Versions) -> str:
     """Name the version changes that may explain a different prompt."""
     reasons = []
-    if opened.prompt_version != now.prompt:
-        reasons.append(f"the templates were {opened.prompt_version} and are {now.prompt}")
-    if opened.model != now.model and now.model:
-        reasons.append(f"the model was {opened.model} and is {now.model}")
+    if opened.prompt_version != current.prompt:
+        reasons.append(f"the templates were {opened.prompt_version} and are {current.prompt}")
+    if opened.model != current.model and current.model:
+        reasons.append(f"the model was {opened.model} and is {current.model}")
     return f": {'; '.join(reasons)}" if reasons else ""
 
 

@@ -38,7 +38,7 @@ class Replayed:
     answer_id: str
     opened: Opened | None
     closed: Closed | None
-    now: Versions
+    current_versions: Versions
     findings: tuple[ReplayFinding, ...]
 
     @property

@@ -13,7 +13,7 @@ def report(replayed: Replayed) -> str:
         asked_at = datetime.fromtimestamp(opened.at, UTC).isoformat(timespec="seconds")
         lines += [
             f"asked    {asked_at} by {opened.tenant}/{opened.sub} (groups: {', '.join(opened.groups) or 'none'})",
-            f"made by  {version_list(opened, replayed.now)}",
+            f"made by  {version_list(opened, replayed.current_versions)}",
             f"sampling {opened.sampling}, grounding {opened.grounding}",
         ]
     if (closed := replayed.closed) is not None:
@@ -27,16 +27,16 @@ def report(replayed: Replayed) -> str:
     return "\n".join(lines)
 
 
-def version_list(then: Opened, now: Versions) -> str:
+def version_list(opened: Opened, current: Versions) -> str:
     """Format the recorded versions, each with the current version if it differs."""
     pairs = {
-        "model": (then.model, now.model),
-        "prompt": (then.prompt_version, now.prompt),
-        "index": (then.index_version, now.index),
-        "embedder": (then.embedder, now.embedder),
+        "model": (opened.model, current.model),
+        "prompt": (opened.prompt_version, current.prompt),
+        "index": (opened.index_version, current.index),
+        "embedder": (opened.embedder, current.embedder),
     }
     versions = []
-    for name, (recorded, current) in pairs.items():
-        change = f" (now {current})" if current and current != recorded else ""
+    for name, (recorded, in_use) in pairs.items():
+        change = f" (now {in_use})" if in_use and in_use != recorded else ""
         versions.append(f"{name} {recorded}{change}")
     return ", ".join(versions)

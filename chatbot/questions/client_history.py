@@ -20,8 +20,8 @@ class ClientMessage:
     text: str
 
 
-# Characters of all messages together, the same as for one question: the cost of screening grows with the length.
 MOST_MESSAGES: Final = 20
+# Of all messages together, as many as of one question: the cost of screening grows with the length.
 MOST_CHARACTERS: Final = 4000
 
 

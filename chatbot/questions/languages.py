@@ -4,7 +4,7 @@ import re
 import unicodedata
 from typing import Final
 
-# Everyday words of unsupported languages. A text is foreign if it has two of them, and more than English words.
+# Everyday words of unsupported languages. A text is foreign if it has two or more of them, and fewer English words.
 _FOREIGN: Final = frozenset(
     """el los las del una uno unos que por para con como cual cuál donde dónde está es son esta este sus pero
     muy más porque cuando le les des du est sont dans sur avec pour pas une qui quoi quel quelle mot de où je

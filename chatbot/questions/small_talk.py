@@ -1,7 +1,7 @@
 """Detect small talk: greetings, thanks, questions about the chatbot itself, and requests for a person (pure).
 
 A message is small talk only if it consists entirely of such phrases: "Hi, what does a transfer cost?" is a question.
-So is a misspelt greeting, which no document answers.
+A misspelt greeting counts as a question too, and no document answers it.
 """
 
 import unicodedata

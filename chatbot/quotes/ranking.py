@@ -1,6 +1,6 @@
 """Rank passages by how likely they answer a question, and combine the ranking with a model's choice. No I/O.
 
-The search score counts most. Three corrections are added in its unit: numbers if the question asks for one, the
+The search score counts most. Three corrections are added to it: numbers if the question asks for one, the
 question's language, and a penalty for a document's introduction. Their weights were fitted on the golden set and the
 FAQs of two banks (docs/decisions/0029).
 """
@@ -25,7 +25,7 @@ _CLOSE: Final = 1.2
 """A candidate whose score is this much lower than the first's is not close to it."""
 _MOST_CLOSE: Final = 3
 _PRIOR: Final = 1.0
-"""The log-odds of one unit of the ranking's score."""
+"""The log-odds that each point of a ranking score adds."""
 _ASKS_FOR_A_NUMBER: Final = re.compile(
     r"얼마|몇|언제|며칠|금리|이율|한도|수수료|\bhow (?:much|many|long|often|old|soon)\b|\bwhen\b"
     r"|\brates?\b|\bfees?\b|\blimits?\b|\bcosts?\b",
@@ -48,13 +48,18 @@ class Candidate:
     score: float
 
 
-def rank(question: str, hits: Sequence[Hit], language: Language, shown: Collection[str] = ()) -> tuple[Candidate, ...]:
-    """Return a candidate for each hit, likeliest answer first; a unit in `shown` is replaced by a part of it."""
+def rank(
+    question: str, hits: Sequence[Hit], language: Language, quoted_before: Collection[str] = ()
+) -> tuple[Candidate, ...]:
+    """Return a candidate for each hit, likeliest answer first.
+
+    A unit in `quoted_before` is replaced by a part of its passage. A passage with only headings gives no candidate.
+    """
     introductions = _introductions([hit.passage for hit in hits])
     asks_for_number = _ASKS_FOR_A_NUMBER.search(question) is not None
     candidates = []
     for n, hit in enumerate(hits, 1):
-        unit = unit_for(question, hit.passage, shown)
+        unit = unit_for(question, hit.passage, quoted_before)
         score = hit.score
         if asks_for_number:
             score += _STATES_NUMBERS * math.log1p(len(_NUMBER.findall(unit)))
@@ -83,7 +88,7 @@ def _introductions(passages: Sequence[Passage]) -> frozenset[int]:
 
 
 def close_candidates(ranked: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Return the first candidate and those of the next two that the ranking cannot tell from it."""
+    """Return the first candidate, and each of the next two whose score is close to the first's."""
     return tuple(candidate for candidate in ranked[:_MOST_CLOSE] if ranked[0].score - candidate.score < _CLOSE)
 
 

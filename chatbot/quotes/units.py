@@ -15,7 +15,7 @@ from knowledge.passage import Passage
 
 _SHORT_SECTION: Final = 700
 """The maximum length in characters of a section that is one unit."""
-_CLEARLY: Final = 0.35
+_CLEAR_LEAD: Final = 0.35
 """The lead over all other units, as a share of the question's words, with which a unit is quoted alone."""
 _LONGEST_INTRODUCTION: Final = 200
 """The maximum length in characters of a paragraph that belongs to the list or table below it."""
@@ -38,16 +38,16 @@ _UNFINISHED: Final = re.compile(r"[^\W_](?<![다요죠까음함됨임])\Z")
 """Matches the end of a paragraph that continues after a page break."""
 
 
-def unit_for(question: str, passage: Passage, shown: Collection[str] = ()) -> str:
-    """Return the text of a passage to quote: the unit with clearly the most of the question's words, or all of it.
+def unit_for(question: str, passage: Passage, quoted_before: Collection[str] = ()) -> str:
+    """Return the text to quote: the unit with clearly the most of the question's words, or the whole passage.
 
-    If this text is in `shown`, return the part of the passage with the most of the question's words.
+    If this text is in `quoted_before`, return the part of the passage with the most of the question's words.
     """
     units, body = units_of(passage), _body(passage.text)
     quote, lead = _best_unit(question, units)
-    if len(units) > 1 and lead < _CLEARLY:
+    if len(units) > 1 and lead < _CLEAR_LEAD:
         quote = body
-    if quote in shown:
+    if quote in quoted_before:
         quote, _ = _best_unit(question, tuple(_blocks_with_notes(body)))
     return quote
 

@@ -14,7 +14,7 @@ from knowledge.access import Access
 from knowledge.bank import Banks
 from knowledge.glossary import Glossary
 from knowledge.index import Index
-from knowledge.index import IndexUnavailable as IndexFailed
+from knowledge.index import IndexUnavailable as PassageIndexUnavailable
 from knowledge.passage import Hit
 from knowledge.query_term_coverage import Coverage
 
@@ -124,7 +124,7 @@ class Retrieval:
                     earlier=query.earlier_text,
                     synonyms=query.synonyms,
                 )
-            except IndexFailed as exc:
+            except PassageIndexUnavailable as exc:
                 raise IndexUnavailable from exc
             if self._reranker is not None:
                 reranked = await self._reranker.order(f"{query.earlier_text} {query.question}".strip(), hits)

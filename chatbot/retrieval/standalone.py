@@ -52,7 +52,7 @@ class ChoiceResolver:
         self._terms = terms
 
     def rewrite(self, question: str, earlier: Sequence[str]) -> str:
-        """Return the rewritten question, or "" if it has no such reference; `earlier` is oldest first."""
+        """Return the rewritten question, "" without such a reference or if too long; `earlier` is oldest first."""
         if language_of(question) != "ko":
             return ""
         without_opener = _OPENERS.sub("", question).strip()

@@ -65,9 +65,9 @@ class ReadsElsewhere:
         """Yield the entries after number `after`, until the last one or until this process writes the answer.
 
         Raises:
-            NotFound: no such answer, or another customer's.
+            NotFound: the answer does not exist, or belongs to another customer.
             LogLost: the answer has ended, without a last event after `after`.
-            StoreUnavailable: Redis has been away for too long.
+            StoreUnavailable: Redis has been unavailable for `AnswerSettings.patience`.
         """
         if answer_id not in self._reads:
             self._reads[answer_id] = SharedRead(who)
@@ -129,17 +129,17 @@ class ReadsElsewhere:
                 reads[answer_id].close()
         for answer_id, answer_progress in progress.items():
             if not reads[answer_id].closed:
-                self._apply_progress(reads[answer_id], answer_progress, has_new=answer_id in new_entries)
+                self._apply_progress(reads[answer_id], answer_progress, has_new_entries=answer_id in new_entries)
 
-    def _apply_progress(self, read: SharedRead, progress: AnswerProgress, *, has_new: bool) -> None:
+    def _apply_progress(self, read: SharedRead, progress: AnswerProgress, *, has_new_entries: bool) -> None:
         """Close the read of an answer that has no log, or that has ended without a last event."""
         if progress.events is None:
             # Redis may have lost the log in a failover: then the answer's writer restores it.
-            may_return = read.log_existed and not progress.deleted
-            patience = self._parts.settings.patience if may_return else 0.0
+            may_be_restored = read.log_existed and not progress.deleted
+            patience = self._parts.settings.patience if may_be_restored else 0.0
             read.record_failure(NotFound("answer not found"), patience=patience)
             return
         read.log_existed = True
         read.record_success()
-        if progress.lease_left is None and not has_new:
+        if progress.lease_left is None and not has_new_entries:
             read.close(LogLost(f"the log ends at event {progress.events}"))

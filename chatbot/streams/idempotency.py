@@ -140,7 +140,7 @@ class IdempotencyKeys:
             except StoreUnavailable:
                 failing_since = min(failing_since, now)
                 # A single late command in a busy process is not an outage: another replica may hold the key.
-                unavailable_for = max(time.monotonic() - failing_since, self._breaker.away_for)
+                unavailable_for = max(time.monotonic() - failing_since, self._breaker.unavailable_for)
                 if unavailable_for >= self._settings.retry_for:
                     if held_by_other:
                         break
@@ -181,7 +181,7 @@ class IdempotencyKeys:
             self._unwritten.pop(request.key, None)
 
     async def _replace(self, request: KeyRequest, value: KeyClaim | None, *, keep_seconds: float) -> KeyClaim | None:
-        """Set the key's value (None: remove it) if the key is free or this request's; else return the other claim."""
+        """Set the key's value (None: remove it) and return None; or return the claim of another request, if any."""
         options = {"keep_ms": round(keep_seconds * 1000), "answers": answer_key(request.tenant, "")}
         args = [
             msgspec.msgpack.encode(options),
@@ -193,5 +193,5 @@ class IdempotencyKeys:
 
 
 def _key(who: Principal, key: str) -> str:
-    # The length of `sub` keeps a chosen key from naming another customer's: the parts are unambiguous.
+    # The length of `sub` makes the parts unambiguous: no key that a client chooses becomes another customer's.
     return f"{{{who.tenant}}}:idempotency:{len(who.sub)}:{who.sub}:{key}"

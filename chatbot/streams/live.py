@@ -20,7 +20,7 @@ class LiveAnswer(Feed):
     log_state: LogState = "whole"
     unread = False  # whether the answer was cancelled because nobody read it, and not by its customer
     outcome = b""  # the encoded result for a successor, empty until it is decided
-    log_opening = LogOpening("")  # of the first log, and of one that replaces a log which Redis has lost
+    log_opening = LogOpening("")  # kept because the log is opened again if Redis has lost it
 
     def __init__(
         self, answer_id: AnswerId, who: Principal, *, epoch: int = 1, logged: Sequence[Event] = (), output: bytes = b""
@@ -31,7 +31,7 @@ class LiveAnswer(Feed):
         self.who = who
         self.epoch = epoch
         self.scope = anyio.CancelScope()
-        self.output = bytearray(output)  # the model's, one encoded line for each piece (`chatbot.models.read_output`)
+        self.output = bytearray(output)  # of the model: an encoded line for each piece (`chatbot.models.read_output`)
         self.logged_count = len(logged)  # published events that are certainly in the log
         self._repetition = RepetitionCheck(logged)
         self._logged_output = len(output)
@@ -166,9 +166,9 @@ class LiveAnswer(Feed):
             self.logged_count = appended.entries[-1].n
         self._logged_output = appended.output_before + len(appended.output)
 
-    def publish(self, batch: Sequence[LogEntry] = (), *, emitted: int = 0) -> None:
-        """Publish entries to all connections; the first `emitted` pending events are among them."""
-        del self._pending[:emitted]
+    def publish(self, batch: Sequence[LogEntry] = (), *, pending_count: int = 0) -> None:
+        """Publish entries to all connections; the first `pending_count` pending events are among them."""
+        del self._pending[:pending_count]
         if any(entry.event.ends for entry in batch):
             self.move("end")
         self.add(batch)

@@ -29,7 +29,7 @@ from knowledge.identity import Principal
 AnswerId = NewType("AnswerId", str)
 
 _OPEN = "answers:open"  # a sorted set of the hashes' keys of answers that have not ended, by the end of their leases
-_BEAT_KEEP_SECONDS = 3600
+_BEAT_KEEP_SECONDS = 3600  # how long the number of `may_have_lost_writes` is kept
 _READ_MARK_SECONDS = 2.5  # how long a mark "read" counts; a replica with readers of the answer renews it every second
 _MOST_ENTRIES = 500  # events of an answer that one poll reads: more than most answers have
 _MOST_LOGS = 100  # logs that one command reads
@@ -41,7 +41,7 @@ _Streams = list[tuple[bytes, _Entries]]
 
 
 class AnswerLogSettings(BaseModel, frozen=True):
-    """How long a log is kept after its end, and how long a writer owns it without renewal."""
+    """How long a log is kept after its answer's end, and how long a writer owns it without renewing its lease."""
 
     keep: int = Field(3600, description="seconds: A finished stream can be read again for this long.")
     lease: ClassVar[float] = 2.0  # seconds: after which another replica takes over a silent writer's answer
@@ -99,7 +99,7 @@ class LogAppend:
     outcome: bytes = b""
     """The encoded result, empty until it is decided; it is appended before the last event."""
     unread: bool = False
-    """Whether the answer was cancelled because nobody read it: a retry with its Idempotency-Key starts a new one."""
+    """Whether the answer was cancelled because nobody read it: its Idempotency-Key then starts a new answer."""
 
 
 class AnswerProgress(msgspec.Struct, frozen=True):
@@ -110,7 +110,7 @@ class AnswerProgress(msgspec.Struct, frozen=True):
     lease_left: float | None = None
     """The remaining seconds of the writer's lease; None if the answer has ended."""
     deleted: bool = False
-    """Whether the customer has deleted the answer; an answer that is missing otherwise may be lost by Redis."""
+    """Whether the customer has deleted the answer; a missing answer that is not deleted may be lost by Redis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,9 +162,9 @@ class AnswerLog:
         return self._settings.lease
 
     @property
-    def back_for(self) -> float:
+    def available_for(self) -> float:
         """Seconds since the end of the last Redis outage; infinite if there was none."""
-        return self._breaker.back_for
+        return self._breaker.available_for
 
     async def _run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         return await self._breaker.call(lambda: self._pipelined.run(script, keys, args))
@@ -176,8 +176,8 @@ class AnswerLog:
     async def may_have_lost_writes(self) -> bool:
         """Store the next number of this process's count; return whether Redis may have lost writes since the last call.
 
-        A failover, a restart from an older file and a restore are silent, but the previous number is missing then, or
-        another run of the server replies.
+        No error reports a failover, a restart from an older file or a restore, but then the previous number is missing,
+        or another run of the server replies.
         """
         self._last_beat += 1
         beat = partial(self._beat, keys=[self._beat_key], args=[self._last_beat, _BEAT_KEEP_SECONDS])
@@ -231,8 +231,8 @@ class AnswerLog:
         standings = await self._run(self._renew, keys, [msgspec.msgpack.encode(options)])
         return dict(zip(writers, map(WriterStanding, standings), strict=True))
 
-    async def give_up(self, writers: Mapping[AnswerId, tuple[str, int]]) -> None:
-        """Let leases lapse now, so that another replica may take the answers over at once."""
+    async def end_leases(self, writers: Mapping[AnswerId, tuple[str, int]]) -> None:
+        """End leases now, so that another replica may take the answers over at once."""
         await self.renew(writers, lease_ms=0)
 
     async def take_over(self, tenant: str, answer_id: AnswerId) -> TakenOver | None:

@@ -34,7 +34,7 @@ class Readers:
         self._of_customer: Counter[tuple[str, str]] = Counter()
 
     async def resume_position(self, who: Principal, answer_id: AnswerId, last_event_id: str | None) -> tuple[int, bool]:
-        """Return the number in `last_event_id` (0 without one), and whether that event has ended the answer.
+        """Return the number in `last_event_id` (0 without an id), and whether that event has ended the answer.
 
         Raises:
             NotFound: the answer does not exist, or belongs to another customer.
@@ -54,7 +54,7 @@ class Readers:
                 length, lease_left = await self._log.touch(who, answer_id, "")
             except NotFound:
                 # After an outage, the answer's writer may still have to restore a log that Redis has lost.
-                if self._log.back_for < OUTAGE_TERMS * self._log.lease_seconds:
+                if self._log.available_for < OUTAGE_TERMS * self._log.lease_seconds:
                     raise StoreUnavailable(retry_after=1) from None
                 raise
             ended = lease_left is None
@@ -96,7 +96,7 @@ class Readers:
         yield entry_of(0, failed(error, handoff=self._cut_off_text(who)))
 
     def _cut_off_text(self, who: Principal) -> str:
-        return f"{_CUT_OFF} {self._parts.person(who.tenant)}".strip()
+        return f"{_CUT_OFF} {self._parts.handoff_text(who.tenant)}".strip()
 
     async def _skip_yielded(
         self, yielded: deque[LogEntry], feed: AsyncGenerator[LogEntry], who: Principal
@@ -116,7 +116,7 @@ class Readers:
                     return
 
     def check_readers(self, who: Principal) -> None:
-        """Raise `RateLimited` if the customer has too many open streams here; `edge` bounds those of all customers."""
+        """Raise `RateLimited` if the customer has too many streams of this process open; `edge` limits their total."""
         if self._of_customer[who.customer_id] >= self._parts.settings.readers_of_customer:
             raise RateLimited(scope="user", dimension="readers", retry_after=None)
 

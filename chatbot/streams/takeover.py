@@ -90,7 +90,7 @@ class Takeover:
 
         A lease that lapsed in this time means a dead writer.
         """
-        return min(self._log.back_for, anyio.current_time() - self._no_renewal_at)
+        return min(self._log.available_for, anyio.current_time() - self._no_renewal_at)
 
     async def take_over(self, tenant: str, answer_id: AnswerId, reason: TakeoverReason) -> bool:
         """Continue an answer whose writer's lease has lapsed; return whether this process writes it now.

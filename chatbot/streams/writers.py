@@ -63,8 +63,8 @@ class AnswerParts:
     deferred: DeferredWrites
     on_failure: OnFailure = uncounted
     on_taken: Callable[[TakeoverReason], None] = lambda _: None
-    person: Callable[[str], str] = lambda _: ""
-    """Returns the sentence, in each language, about how to reach a person of a tenant's bank."""
+    handoff_text: Callable[[str], str] = lambda _: ""
+    """Returns, for a tenant, the sentence in each language about how to reach a person of its bank."""
 
 
 Work = Callable[[LiveAnswer], Awaitable[None]]  # produces the events of an answer
@@ -96,7 +96,7 @@ class Writers:
 
     @contextmanager
     def accepting(self) -> Iterator[None]:
-        """Make `drained` wait until the block and its answer end.
+        """Make `drained` wait until the block and the answer that it starts have ended.
 
         Raises:
             Draining: this process ends soon.
@@ -111,7 +111,7 @@ class Writers:
             self._wake()
 
     def find(self, who: Principal, answer_id: AnswerId) -> LiveAnswer | None:
-        """Return the answer if this process holds it.
+        """Return the answer if this process holds it, else None.
 
         Raises:
             NotFound: it belongs to another customer.
@@ -158,7 +158,7 @@ class Writers:
             live.end_with(self._unfinished(live))
 
     def _unfinished(self, live: LiveAnswer) -> Failed:
-        text = f"{_UNFINISHED} {self._parts.person(live.who.tenant)}".strip()
+        text = f"{_UNFINISHED} {self._parts.handoff_text(live.who.tenant)}".strip()
         return msgspec.structs.replace(failed(ChatError(), handoff=text), retryable=True)
 
     async def _write(self, live: LiveAnswer) -> None:
@@ -184,7 +184,7 @@ class Writers:
         """Log and then publish events, until the answer has ended or another replica writes it."""
         while live.is_written_here:
             batch = await live.next_batch()
-            emitted = len(batch)
+            pending_count = len(batch)
             if live.log_state != "deleted" and live.is_written_here:
                 await self.append(live, batch)
             if not live.is_written_here:
@@ -192,8 +192,8 @@ class Writers:
             if live.log_state == "behind" and _lacks_notice([*live.entries, *batch]):
                 log.warning("event_log_write_failed", answer_id=live.answer_id)
                 # After the batch: Redis may have executed the append, so that the log already has the batch's numbers.
-                batch.append(entry_of(len(live.entries) + emitted + 1, _NOT_LOGGED))
-            live.publish(batch, emitted=emitted)
+                batch.append(entry_of(len(live.entries) + pending_count + 1, _NOT_LOGGED))
+            live.publish(batch, pending_count=pending_count)
 
     async def append(self, live: LiveAnswer, batch: Sequence[LogEntry] = ()) -> None:
         """Append all that the log lacks (everything if Redis has lost it); the next append repeats a failed one."""
@@ -237,7 +237,7 @@ class Writers:
     # --- ended answers that are not logged ---------------------------------------------------------------------------
 
     def _keep(self, live: LiveAnswer) -> None:
-        """Keep an ended answer in memory for its readers, until its log is complete."""
+        """Keep an ended answer in memory for its readers until its log is complete; drop the oldest of too many."""
         self._unlogged[live.answer_id] = live
         while len(self._unlogged) > self._parts.settings.most_unlogged:
             self._unlogged.popitem(last=False)
@@ -284,7 +284,7 @@ class Writers:
     # --- readers come and leave --------------------------------------------------------------------------------------
 
     def reader_came(self, answer_id: AnswerId) -> None:
-        """Count a reader of an answer, which another replica may write."""
+        """Count a reader of an answer, which another replica may write; stop the answer's unread timer."""
         self.readers[answer_id] += 1
         if answer_id in self._running:
             self._running[answer_id].stop_unread_timer()
@@ -329,7 +329,7 @@ class Writers:
         while self._running:  # an append in flight would renew the lease after it is given up
             await self._changed.wait()
         if leases:
-            await self._log.give_up(leases)
+            await self._log.end_leases(leases)
 
 
 def _lacks_notice(entries: Sequence[LogEntry]) -> bool:

@@ -59,7 +59,7 @@ log = structlog.get_logger(__name__)
 tracer = trace.get_tracer(__name__)
 
 _MOST_RELATED = 3
-"""Passages that are shown in place of an answer."""
+"""The most passages that are shown in place of an answer."""
 
 
 @dataclass(slots=True)
@@ -214,7 +214,7 @@ async def answer(turn: Turn, live: LiveAnswer, place: Place, services: Services)
 
 
 async def emit_answer(answering: Answering, place: Place) -> None:
-    """Emit all events of the answer except the final one; without a model, a quote and a hand-off."""
+    """Emit all events of the answer except the final one; if no model is available, a quote and a hand-off."""
     turn, live = answering.turn, answering.live
     try:
         versions = answering.services.versions
@@ -338,7 +338,7 @@ async def quote_answer(answering: Answering, place: Place, *, is_certain: bool) 
 
 
 async def choose_units(ranked: tuple[Candidate, ...], answering: Answering, place: Place) -> tuple[Candidate, ...]:
-    """Return the units likeliest by the ranking and the model; without a model, the units that rank close."""
+    """Return the units likeliest by the ranking and the model; if the model fails, the units that rank close."""
     turn = answering.turn
     prompts = choice_prompts(
         ranked, answering.services.prompts, turn.question, turn.prompt.before, turn.prompt_passages, turn.language
@@ -407,7 +407,7 @@ def logged_usage(turn: Turn, live: LiveAnswer) -> Usage:
 
 
 def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
-    """Answer by a quote and a hand-off; raise the model's error if the answer already has text."""
+    """Answer with a quote and a hand-off; raise the model's error if the answer already has text."""
     turn = answering.turn
     if answering.text_emitted or text_of(answering.live.published):
         raise exc
@@ -424,7 +424,7 @@ def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
 
 
 def logged_quotes(turn: Turn, live: LiveAnswer) -> Sequence[Event]:
-    """Return the events of the previous writer's answer if it consists of quotes; else none."""
+    """Return the events of the previous writer's answer if it consists of quotes; otherwise no events."""
     logged = shown_in(turn, live.published)
     only_quotes = all(isinstance(event, Token | Citation) for event in logged)
     has_citation = any(isinstance(event, Citation) for event in logged)

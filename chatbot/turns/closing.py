@@ -69,7 +69,7 @@ async def finish(
 
 
 async def settle(ended: EndedAnswer, services: Services) -> Limits | None:
-    """Charge the used tokens, once; return the caller's remaining limits, or None if it is charged later."""
+    """Charge the used tokens, once; return the caller's remaining limits, or None if they are charged later."""
     settlement = partial(services.ledger.settle, ended.turn.reservation, ended.result.usage)
     return await services.deferred.write("settlement", settlement)
 

@@ -98,7 +98,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         notices=(notice(NoticeCode.MASKED, language),) if screened.masked else (),
         trace_id=current_trace_id(),
         opened_at=time.monotonic(),
-        client_messages=len(screening.earlier),
+        client_message_count=len(screening.earlier),
         context=tuple(message.id for message in stored if message in in_prompt),
         answer=question.answer or settings.answer or AnswerMode.QUOTE,
         quoted_before=tuple(citation.quote for citation in branch[-1].citations[:1]) if branch else (),
@@ -114,7 +114,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
 async def load_conversation(question: Question, who: Principal, services: Services) -> Conversation:
     """Return the conversation that the question continues, or a new one; an empty one while Redis is unavailable.
 
-    It holds at least the messages that fit into the prompt, and not all messages of a long conversation.
+    Of a long conversation, only the newest messages are loaded, and at least those that fit into the prompt.
 
     Raises:
         NotFound: the conversation or the parent message does not exist, or belongs to another customer.
@@ -124,7 +124,7 @@ async def load_conversation(question: Question, who: Principal, services: Servic
     if conversation_id is None:
         return Conversation.new(services.conversation_ids.new(who, now=now), now=now)
 
-    def enough(messages: Sequence[StoredMessage]) -> bool:
+    def is_enough(messages: Sequence[StoredMessage]) -> bool:
         characters = sum(len(message.text) for message in branch_of(question, messages))
         # A token has fewer than 20 characters, so this is more than the prompt takes.
         return characters >= 20 * services.settings.history_tokens
@@ -132,9 +132,9 @@ async def load_conversation(question: Question, who: Principal, services: Servic
     try:
         # An outage may have kept the first question of a recent conversation out of Redis.
         if services.conversation_ids.may_begin(who, conversation_id, now=now):
-            conversation = await services.history.load_or_begin(who, conversation_id, now=now, enough=enough)
+            conversation = await services.history.load_or_begin(who, conversation_id, now=now, is_enough=is_enough)
         else:
-            conversation = await services.history.load(who, conversation_id, enough=enough)
+            conversation = await services.history.load(who, conversation_id, is_enough=is_enough)
     except StoreUnavailable:
         return Conversation.new(conversation_id, now=now)
     parent_missing = question.parent_id is not None and not branch_of(question, conversation.messages)
@@ -146,9 +146,9 @@ async def load_conversation(question: Question, who: Principal, services: Servic
 
 
 def branch_of(question: Question, messages: Sequence[StoredMessage]) -> tuple[StoredMessage, ...]:
-    """Return the messages up to the question's parent; a new question without one continues after the newest answer.
+    """Return the messages up to the question's parent; a new question without a parent follows the newest answer.
 
-    The newest answer is a finished one: a question that is asked while another is answered starts another branch.
+    Only finished answers count: a question that is asked while another is being answered starts another branch.
     """
     parent_id = question.parent_id
     if not parent_id and question.id is None:
@@ -175,7 +175,7 @@ async def retrieve(
     except IndexUnavailable:
         log.warning("index_unavailable")
         return no_hits, CannedReply.UNAVAILABLE
-    # A passage's validity may end in the withdrawals table before it ends in the index, or in a node that was down.
+    # A passage may already be withdrawn in the SQL table and still valid in the index, or in a node that was down.
     hits = tuple(hit for hit in result.hits if not withdrawals.is_over(hit.passage, now=services.now()))
     result = msgspec.structs.replace(result, hits=hits)
     if answerability.nothing_near(hits, services.answerability()):
@@ -213,7 +213,7 @@ async def record_opening(turn: Turn, services: Services) -> Turn:
 
 def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
     """Return the opening audit record."""
-    history = len(turn.prompt.before) - 1  # without the system message
+    history_length = len(turn.prompt.before) - 1  # without the system message
     return AuditOpened(
         answer_id=turn.answer_id,
         tenant=turn.who.tenant,
@@ -232,8 +232,8 @@ def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
         at=at,
         question_id=turn.question_id,
         parent_id=turn.parent_id,
-        history=history,
-        client_messages=min(history, turn.client_messages),
+        history_length=history_length,
+        client_message_count=min(history_length, turn.client_message_count),
         reply=turn.reply or "",
         passage_hashes=tuple(passage_hash(h.passage) for h in turn.search.hits),
         prompts=tuple(prompt.json for prompt in (turn.prompt.answer, *turn.prompt.probes)),

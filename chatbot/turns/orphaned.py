@@ -27,11 +27,11 @@ _WINDOW_SECONDS = 2 * 86400.0  # older records are left to `chatbot audit verify
 class OrphanedRecords:
     """Closes orphaned audit records; raises `AuditUnavailable` or `StoreUnavailable` if SQL or Redis is unavailable."""
 
-    def __init__(self, audit: Audit, answer_log: AnswerLog, *, after: float, now: Callable[[], float]) -> None:
-        """`after` is the age in seconds from which on a record may be orphaned: longer than any answer."""
+    def __init__(self, audit: Audit, answer_log: AnswerLog, *, least_age: float, now: Callable[[], float]) -> None:
+        """`least_age` is the age in seconds from which a record may be orphaned: longer than any answer takes."""
         self._audit = audit
         self._log = answer_log
-        self._least_age = after
+        self._least_age = least_age
         self._now = now
 
     async def close_periodically(self) -> None:
@@ -66,7 +66,7 @@ def closing_record(row: AuditRow, events: Sequence[Event], *, at: float) -> Audi
     """Return the closing record, from the last event in the answer's log; without a log, an error."""
     last = events[-1] if events else None
     if isinstance(last, Done):
-        grounded = last.grounded or last.written  # the event tells quotes from written text, the result does not
+        grounded = last.grounded or last.written  # `Done.grounded` is for quotes only, the result's for both
         result = AnswerResult(finish_reason=last.finish_reason, usage=last.usage, grounded=grounded, quoted=last.quoted)
     elif isinstance(last, Failed):
         result = AnswerResult(error=last.code)

@@ -20,7 +20,7 @@ _LONGEST_EXCERPT: Final = 300
 _MOST_SECONDS: Final = 1.0
 """How long a choice may take: a small model on a CPU chooses no better than the ranking, and takes fifteen seconds."""
 _LEAST_SECOND: Final = 0.4
-"""The least probability of a second unit that is quoted too: the question asks two things, or both state the answer."""
+"""From this probability a second unit is quoted too: the question asks two things, or both units state the answer."""
 
 
 def may_choose(prefill_rate: float) -> bool:

@@ -55,7 +55,7 @@ class Turn:
     trace_id: str
     opened_at: float
     """Seconds on the monotonic clock of the process that answers."""
-    client_messages: int = 0
+    client_message_count: int = 0
     """The number of earlier messages in the client's request, which are untrusted and not stored."""
     context: tuple[str, ...] = ()
     """The ids of the stored messages in the prompt."""

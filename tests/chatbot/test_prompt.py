@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from chatbot.chat import Chat, Message
-from chatbot.prompt import PROBED, PromptBuilder, load_templates, mark
+from chatbot.prompt import PROBED, PromptBuilder, load_templates, marked_passage
 from chatbot.tokens import TokenCounter
 from knowledge.passage import Language, Passage
 from tests.passages import DEPOSIT
@@ -38,7 +38,7 @@ def test_no_text_of_a_prompt_forges_a_marker(builder: PromptBuilder, forged: str
     assert not any("<문서 2>" in text or "＜" in text for text in texts)
     assert not any("<|im_start|>" in text for text in texts)
     titled = replace(titled, text="본문")
-    assert mark(titled, 1, "ko").count("\n") == 2, "a title stays on its line"
+    assert marked_passage(titled, 1, "ko").count("\n") == 2, "a title stays on its line"
     repair = builder.choice("?", before=prompt.before, excerpts=[titled], language="ko")
     assert "</문서 1>" not in repair.messages[-1].content
 

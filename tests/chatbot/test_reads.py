@@ -46,7 +46,7 @@ async def test_repeated_streams_are_counted_and_refused_after_a_second() -> None
     reads = Reads(SETTINGS, clock=clock)
     reads.count(LEE, 600)
     with pytest.raises(RateLimited):
-        async with reads.turn(LEE):
+        async with reads.exclusive_read(LEE):
             pytest.fail("it was given a turn")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(reads.begin_stream, LEE)
@@ -58,19 +58,19 @@ async def test_a_customer_has_one_turn_and_leaves_the_others_to_others() -> None
     reads, held = Reads(SETTINGS), anyio.Event()
 
     async def hold() -> None:
-        async with reads.turn(LEE):
+        async with reads.exclusive_read(LEE):
             await held.wait()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(hold)
         await anyio.wait_all_tasks_blocked()
-        async with reads.turn(KIM):
+        async with reads.exclusive_read(KIM):
             with pytest.raises(Overloaded):
-                async with reads.turn(LEE):
+                async with reads.exclusive_read(LEE):
                     pytest.fail("two turns of one customer")
             with pytest.raises(Overloaded):
-                async with reads.turn(PARK):
+                async with reads.exclusive_read(PARK):
                     pytest.fail("three turns in a process")
         held.set()
-    async with reads.turn(LEE), reads.turn(PARK):
+    async with reads.exclusive_read(LEE), reads.exclusive_read(PARK):
         pass

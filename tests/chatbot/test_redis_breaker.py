@@ -40,10 +40,10 @@ async def test_a_slow_command_opens_the_breaker_and_a_probe_closes_it() -> None:
     with pytest.raises(StoreUnavailable):
         await breaker.call(answer)
     clock.pass_seconds(0.01)
-    assert breaker.back_for == 0
+    assert breaker.available_for == 0
     assert (await breaker.call(answer), breaker.is_open, asked) == ("PONG", False, 3)
     clock.pass_seconds(7)
-    assert breaker.back_for == 7
+    assert breaker.available_for == 7
 
 
 async def test_a_late_event_loop_does_not_open_the_breaker() -> None:

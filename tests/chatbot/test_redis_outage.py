@@ -93,7 +93,7 @@ async def test_a_demoted_redis_is_away_until_a_master_answers(client: Redis) -> 
     async with open_answer_log(client, RedisBreaker(SETTINGS), AnswerLogSettings()) as answer_log:
         with pytest.raises(StoreUnavailable):
             await answer_log.ping()
-        assert answer_log.back_for == 0
+        assert answer_log.available_for == 0
     await client.replicaof("NO", "ONE")
     assert await client.client_id() != before, "connections to the demoted one are given up"
     with anyio.fail_after(patient(2)):

@@ -74,7 +74,7 @@ async def test_the_audit_is_anchored_and_verified_by_command(product: Product, t
         verify = partial(run, product, tmp_path / "found", "audit", "verify", **settings)
         status, printed = await anyio.to_thread.run_sync(verify)
     assert status == 1
-    assert "the chain was another when its head was anchored" in printed
+    assert "the row had another HMAC when it was anchored" in printed
     events = [valid_event(line) for line in collector.lines]
     assert {event["metadata"]["event_code"] for event in events} == {"audit_differs"}
     assert "edited" in {event["resources"][0]["uid"] for event in events}

@@ -28,7 +28,7 @@ from chatbot.streams import AnswerId, AnswerLog
 from chatbot.turns import Question
 from knowledge.access import Access
 from knowledge.identity import Principal
-from knowledge.index import IndexUnavailable as IndexAway
+from knowledge.index import IndexUnavailable as PassageIndexUnavailable
 from knowledge.screening import mask
 
 router = APIRouter(prefix="/v1/answers/{answer_id}", tags=["answers"])
@@ -77,7 +77,7 @@ async def source(
     access = Access(tenant=who.tenant, groups=who.groups, as_of=services.now())
     try:
         passage = await services.index.passage(document_id=ref.document_id, version=ref.version, n=ref.n, access=access)
-    except IndexAway as exc:
+    except PassageIndexUnavailable as exc:
         raise IndexUnavailable from exc
     if passage is None or services.withdrawals.is_over(passage, now=access.as_of):
         raise NotFound("the bank has withdrawn this document")

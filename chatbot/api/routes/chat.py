@@ -53,7 +53,7 @@ _SEND_TIMEOUT_SECONDS = 30.0
 _RETRY_MS = 500
 
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-# A value above TURN__MOST_ANSWER_TOKENS counts as that.
+# A value above TURN__MOST_ANSWER_TOKENS is lowered to it.
 AnswerTokens = Annotated[int, Field(ge=1, le=1_000_000)]
 
 

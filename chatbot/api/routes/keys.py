@@ -18,7 +18,7 @@ from telemetry.ocsf import Code
 router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
 
 ADMINS_ROLES: Final = frozenset({"admin", "customer", "staff", "service", "evals"})
-"""The roles that an admin may give to a key; an approver must be a person."""
+"""The roles that an admin may give to a key without having them; an approver must be a person."""
 
 _PLAIN: Final = (
     r"^[^\x00-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
@@ -91,13 +91,17 @@ async def list_keys(manager: KeyManager, keys: TheServiceKeys) -> KeyList:
 
 @router.post("", status_code=201)
 async def create_key(requested: KeyRequest, manager: KeyManager, keys: TheServiceKeys, siem: TheSiem) -> CreatedKey:
-    """Create a key of the caller's tenant; the caller may give only roles that they have."""
+    """Create a key of the caller's tenant.
+
+    A caller may give the key their own roles; an admin also `customer`, `evals`, `service` and `staff`. No key has the
+    role `approver`.
+    """
     if manager.is_machine:
         raise Forbidden("only people may create keys; a service key may not")
     roles = frozenset(requested.roles)
     forbidden_roles = sorted(roles - _givable_roles(manager))
     if forbidden_roles:
-        raise Forbidden(f"you cannot give roles that you do not have: {', '.join(forbidden_roles)}")
+        raise Forbidden(f"you may not give these roles to a key: {', '.join(forbidden_roles)}")
     new = NewKey(tenant=manager.tenant, name=requested.name, roles=roles, made_by=_name(manager), days=requested.days)
     try:
         made, secret = await keys.make(new)

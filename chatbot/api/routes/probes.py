@@ -1,6 +1,6 @@
-"""Probes and metrics: liveness has no condition; readiness needs the index and SQL, and ends with the drain.
+"""Probes and metrics: liveness has no condition; readiness needs the index and SQL, and ends when the drain begins.
 
-An empty index is not ready if customers could read passages according to SQL, since it has lost them. The response also
+An empty index is not ready if SQL has passages that customers could read: the index has lost them. The response also
 lists parts without which answers only degrade: Redis, the models, the embedder, and whether the calibration fits the
 served models. If an embedder's endpoint counted, its failure would take all replicas out of service.
 """

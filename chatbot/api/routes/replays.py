@@ -22,7 +22,7 @@ class ReplayRequest(BaseModel):
 
 @router.post("/answers/{answer_id}/replay")
 async def replay_answer(answer_id: str, body: ReplayRequest, admin: TheAdmin, services: TheServices) -> Response:
-    """Return what the answer's audit rows record, and for each part whether it is same, different, gone or unknown."""
+    """Return what the answer's audit rows record, and for each part whether it is the same, differs or is gone."""
     context = ReplayContext.of(services)
     replayed = await replay(answer_id, context, tenant=admin.tenant, question=body.question)
     services.siem.emit(Code.ANSWER_REPLAYED, tenant=admin.tenant, by=admin.sub, about=answer_id)

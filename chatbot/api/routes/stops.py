@@ -20,7 +20,7 @@ from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/admin", tags=["stops"])
 
-_CHANGES = 50
+_MOST_CHANGES = 50
 
 
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=400, pattern="^[^\\x00]*$")]
@@ -64,7 +64,7 @@ class StopState(BaseModel):
     stopped_models: list[str]
     stopped_tenants: list[str] = []
     models: list[ModelState]
-    changes: list[StopChange] = Field(max_length=_CHANGES)
+    changes: list[StopChange] = Field(max_length=_MOST_CHANGES)
 
 
 class TenantStopState(BaseModel):
@@ -72,7 +72,7 @@ class TenantStopState(BaseModel):
 
     stopped: bool
     """Whether the tenant or everything is stopped."""
-    changes: list[StopChange] = Field(max_length=_CHANGES)
+    changes: list[StopChange] = Field(max_length=_MOST_CHANGES)
 
 
 @router.get("/tenant/stops")
@@ -182,6 +182,6 @@ async def state_of(tenant: str, withdrawals: Withdrawals) -> TenantStopState:
 async def latest_changes(withdrawals: Withdrawals, *, tenant: str | None = None) -> list[StopChange]:
     """Return the latest changes of all tenants, or of one; raise `AuditUnavailable` if they cannot be read."""
     try:
-        return list(await withdrawals.changes(limit=_CHANGES, tenant=tenant))
+        return list(await withdrawals.changes(limit=_MOST_CHANGES, tenant=tenant))
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the changes cannot be read") from exc

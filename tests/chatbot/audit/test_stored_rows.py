@@ -17,7 +17,7 @@ OPENED = AuditOpened(
     answer_id="a1", tenant="hanbit", sub="lee", conversation_id="c1", question=QUESTIONS["ko"],
     passages=(("deposit", 2, 3), ("remittance", 2, 0)), groups=("customers", "gold"), as_of=NOW, model="qwen",
     prompt_version="0123456789ab", index_version="kb-1", embedder="e5-small", sampling='{"temperature":0.0}',
-    grounding="strict", at=NOW, question_id="q1", parent_id="a0", history=2, client_messages=1,
+    grounding="strict", at=NOW, question_id="q1", parent_id="a0", history_length=2, client_message_count=1,
     passage_hashes=(passage_hash(DEPOSIT), passage_hash(REMITTANCE)), prompts=("[]", "[1]"),
 )  # fmt: skip
 CLOSED = AuditClosed(
@@ -35,7 +35,7 @@ def rows_of_every_kind() -> str:
     """Return the rows of two answers in one chain as JSON lines: a whole one, and one that failed with little known."""
     bare = replace(
         OPENED, answer_id="a2", passages=(), passage_hashes=(), prompts=(), embedder="", question_id="", parent_id=None,
-        history=0, client_messages=0, reply="out_of_scope",
+        history_length=0, client_message_count=0, reply="out_of_scope",
     )  # fmt: skip
     failed = AuditClosed(answer_id="a2", tenant="hanbit", result=AnswerResult(error="internal"), at=NOW + 2)
     records: tuple[AuditOpened | AuditClosed, ...] = (OPENED, CLOSED, bare, failed)

@@ -133,7 +133,7 @@ async def test_of_a_long_conversation_no_more_is_read_than_is_enough(redis: Redi
     history = history_of(redis, page_messages=3)
     for n in range(10):
         await history.append(lee, "c", [question(name=f"q{n}")], now=n)
-    part = await history.load(lee, "c", enough=lambda messages: len(messages) >= 4)
+    part = await history.load(lee, "c", is_enough=lambda messages: len(messages) >= 4)
     assert [message.id for message in part.messages] == [f"q{n}" for n in range(4, 10)]
     assert len((await history.load(lee, "c")).messages) == 10
 

@@ -366,7 +366,7 @@ async def test_a_busy_home_shares_its_load() -> None:
     ("text", "sentence"),
     [
         ("[{name: a, group: second, profile: l4, urls: [http://a]}]", "groups: primary, canary, fallback"),
-        ("[{name: a, group: canary, profile: l4, urls: [http://a]}]", "set `weight` of a canary"),
+        ("[{name: a, group: canary, profile: l4, urls: [http://a]}]", "set `weight` for a canary"),
         ("[{name: a, weight: 0.5, profile: l4, urls: [http://a]}]", "and of no other group"),
         ("[{name: a, urls: [http://a]}, {name: a, urls: [http://b]}]", "must be unique"),
         (

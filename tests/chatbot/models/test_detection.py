@@ -187,7 +187,7 @@ async def test_a_field_that_is_refused_is_left_out_from_then_on() -> None:
 
 
 async def test_a_server_that_refuses_everything_ends_the_start_without_content() -> None:
-    with pytest.raises(ModelsMisconfigured, match=r"\(400: unsupported, invalid_request_error\), of one word"):
+    with pytest.raises(ModelsMisconfigured, match=r"\(400: unsupported, invalid_request_error\), even of one word"):
         async with answering(lambda _: refused("messages")):
             pass
 

@@ -40,7 +40,7 @@ def log_append(
 
 
 async def give_up_lease(log: AnswerLog, live: LiveAnswer) -> None:
-    await log.give_up({live.answer_id: (live.who.tenant, live.epoch)})
+    await log.end_leases({live.answer_id: (live.who.tenant, live.epoch)})
 
 
 async def never_resumed(live: LiveAnswer, taken: TakenOver) -> None:

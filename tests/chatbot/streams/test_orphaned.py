@@ -32,7 +32,7 @@ def clock() -> Clock:
 
 
 def records(audit: Audit, answer_log: AnswerLog, clock: Clock) -> OrphanedRecords:
-    return OrphanedRecords(audit, answer_log, after=HOUR / 2, now=clock)
+    return OrphanedRecords(audit, answer_log, least_age=HOUR / 2, now=clock)
 
 
 async def close_after(scanned: list[AuditRow], openings: OrphanedRecords) -> int:
