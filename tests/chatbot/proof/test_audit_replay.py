@@ -72,7 +72,7 @@ def opening(prompt: Prompt, owner: Principal, conversation_id: str) -> AuditOpen
         answer_id="a1", tenant=TENANT, sub=owner.sub, conversation_id=conversation_id, question=QUESTION,
         passages=(("deposit", 2, 3), ("fees", 1, 0)), groups=(EVERY_CUSTOMER,), as_of=NOW, model="qwen",
         prompt_version=load_templates().version, index_version="kb-1", embedder="none", sampling="{}",
-        grounding="quote", at=NOW, question_id="q1", parent_id="a0", history=2,
+        grounding="quote", at=NOW, question_id="q1", parent_id="a0", history_length=2,
         passage_hashes=(passage_hash(DEPOSIT), passage_hash(FEES)),
         prompts=tuple(chat.json for chat in (prompt.answer, *prompt.probes)),
     )  # fmt: skip
