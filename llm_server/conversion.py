@@ -59,7 +59,7 @@ def convert_model(folder: Path) -> None:
 
 
 def convert(weights: Path, folder: Path) -> None:
-    """Write the graph, its weights as float16 (with no relevant loss against bfloat16) and the tokenizer."""
+    """Write the graph, its weights as float16 (no relevant loss against bfloat16) and the tokenizer to `folder`."""
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # publishes no types
     model = SentenceTransformer(
         str(weights), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
@@ -82,7 +82,11 @@ def _save_tokenizer(model: SentenceTransformer, file: Path) -> None:
 
 
 def _check(model: SentenceTransformer, folder: Path) -> None:
-    """Load the written model as services do, and compare its vectors with those of sentence-transformers."""
+    """Load the written model as services do, and compare its vectors with those of sentence-transformers.
+
+    Raises:
+        ValueError: the vectors differ.
+    """
     encode = compile_encoder(folder, "float32", workers=1, threads=1, batch=len(CHECK_TEXTS))()
     ours = np.array(encode(CHECK_TEXTS))
     theirs = model.encode(

@@ -61,7 +61,7 @@ class ServeSettings(BaseModel):
     def hung_seconds(self) -> float:
         """The seconds without a requested token after which the engine counts as hung; 0: never.
 
-        The default is a minute plus three times the prefill time of the longest prompt, which yields no tokens.
+        The default is a minute plus three times the prefill of the longest prompt, during which no token is generated.
         """
         if self.hung_after is not None:
             return self.hung_after
@@ -79,7 +79,7 @@ class ServeSettings(BaseModel):
 
 
 async def serve(settings: ServeSettings, on_ready: Callable[[float], None]) -> None:
-    """Run vLLM until a signal; call `on_ready` with the seconds of the start once, after the warm-up.
+    """Run vLLM until a signal; after the warm-up, call `on_ready` once with the seconds that the start took.
 
     Raises:
         CannotServe: vLLM cannot start, exits by itself, or hangs.
@@ -122,7 +122,7 @@ def command(settings: ServeSettings) -> list[str]:
 
 
 def environment(settings: ServeSettings) -> dict[str, str]:
-    """Return vLLM's environment: ours for a device, overridden by the profile's, and that by the caller's."""
+    """Return vLLM's environment: our variables for the device, then the profile's, then the caller's; the last wins."""
     ours = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
     if settings.profile.device == "cpu":
         # vLLM's default reserves a core for its front end, which on two cores halves the speed.
@@ -216,7 +216,7 @@ async def _forward_signals(
 async def _warm_up(
     settings: ServeSettings, began: float, ready: anyio.Event, on_ready: Callable[[float], None]
 ) -> None:
-    """Wait until the server is healthy, warm it up, and call `on_ready`.
+    """Wait until the server is healthy, warm it up, set `ready`, and call `on_ready`.
 
     Raises:
         CannotServe: the warm-up does not complete in time, or vLLM rejects it.
@@ -251,7 +251,7 @@ async def _watch(settings: ServeSettings, ready: anyio.Event, stopping: anyio.Ev
 
 
 def _session(settings: ServeSettings, timeout: aiohttp.ClientTimeout | None = None) -> aiohttp.ClientSession:
-    """Return a client for our child process, without verification: its certificate is not for loopback."""
+    """Return an HTTP client for vLLM on loopback; it does not verify the certificate, which is for another name."""
     connector = aiohttp.TCPConnector(ssl=False)
     return aiohttp.ClientSession(settings.url, connector=connector, timeout=timeout or aiohttp.ClientTimeout(total=300))
 

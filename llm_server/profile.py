@@ -90,7 +90,10 @@ _SET_BY_SERVE = frozenset({"model", "host", "port", "served_model_name", "revisi
 
 
 class Speeds(_Strict):
-    """Tokens per second of one replica; `measured` names the machine or says that the figures are estimates."""
+    """Tokens per second of one replica: reading prompts, writing one answer, and writing `streams` answers at once.
+
+    `measured` names the machine or says that the figures are estimates.
+    """
 
     prefill: Annotated[float, Field(gt=0)]
     one_stream: Annotated[float, Field(gt=0)]
@@ -130,9 +133,9 @@ class Profile(_Strict):
     memory: Memory
 
     def model_post_init(self, _: object) -> None:
-        """Reject a profile without exactly one model, with duplicate flags, or that answers without deadlines."""
+        """Reject a profile without exactly one model, without deadlines for answers, or with a flag set twice."""
         if (self.weights is None) == (self.hub is None):
-            raise ValueError("name either `weights` (brought by llm-server fetch) or a `hub` model")
+            raise ValueError("name either `weights` (from llm-server fetch) or a `hub` model")
         if self.task == "generate" and self.deadlines is None:
             raise ValueError("a model that answers needs `deadlines`: `prefill` and `answer`")
         reserved = Engine.model_fields.keys() | _SET_BY_SERVE

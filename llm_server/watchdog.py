@@ -25,12 +25,12 @@ async def engine_hangs(http: aiohttp.ClientSession, model: str, *, every: float,
             last_count = count
             continue
         with anyio.move_on_after(patience) as waiting:
-            await _progress(http, model, last_count, min(every, _POLL_SECONDS))
+            await _wait_for_progress(http, model, last_count, min(every, _POLL_SECONDS))
         if waiting.cancelled_caught:
             return
 
 
-async def _progress(http: aiohttp.ClientSession, model: str, last_count: float | None, every: float) -> None:
+async def _wait_for_progress(http: aiohttp.ClientSession, model: str, last_count: float | None, every: float) -> None:
     """Return once the server has answered a request for one token, or generated a token for another request."""
 
     async def ask() -> None:

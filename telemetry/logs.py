@@ -12,14 +12,14 @@ from pydantic import AfterValidator
 from telemetry.redact import drop_content, drop_quoted_exception, stack_of
 
 
-def _level(name: str) -> str:
+def _checked_level(name: str) -> str:
     level = name.upper()
     if level not in logging.getLevelNamesMapping():
         raise ValueError("choose one of DEBUG, INFO, WARNING and ERROR")
     return level
 
 
-LogLevel = Annotated[str, AfterValidator(_level)]
+LogLevel = Annotated[str, AfterValidator(_checked_level)]
 """The name of a level, in any case."""
 LogFormat = Literal["json", "console"]
 OUR_PACKAGES = ("chatbot", "edge", "evals", "ingest", "knowledge", "llm_server", "telemetry")

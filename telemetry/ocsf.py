@@ -93,7 +93,7 @@ KINDS: Final[dict[Code, _Kind]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityEvent:
-    """A security event; `count` events of one kind may be recorded as one."""
+    """A security event; with a `count` above 1 it stands for that many events of one kind."""
 
     code: Code
     at: float

@@ -96,7 +96,7 @@ class ContentFreeExporter(SpanExporter):
 
 
 def without_content(span: ReadableSpan) -> ReadableSpan:
-    """Remove content from a span's attributes, events and status, and from the caller's trace state."""
+    """Return a copy of the span, with no content in attributes, events and status, and without the trace state."""
     attributes = span.attributes or {}
     if span.kind is SpanKind.SERVER:
         attributes = {key: value for key, value in attributes.items() if key in REQUEST_ATTRIBUTES}

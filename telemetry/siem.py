@@ -58,7 +58,7 @@ class Siem:
                 )
             )
 
-    def refused(self, reason: str) -> None:
+    def record_refusal(self, reason: str) -> None:
         """Record a refused sign-in: at most one event per second and reason, with the number of refusals."""
         if reason not in self._refusals and len(self._refusals) >= _MOST_REASONS:
             reason = "for another reason"

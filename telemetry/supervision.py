@@ -19,7 +19,7 @@ OnFailure = Callable[[str], None]
 
 
 def uncounted(_name: str) -> None:
-    """Count nothing."""
+    """Do not count the failure: the default `on_failure`."""
 
 
 @contextmanager

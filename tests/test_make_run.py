@@ -16,7 +16,7 @@ import pytest
 from chatbot.api import key_pair
 from run import (
     CannotRun,
-    hold_folder,
+    lock_folder,
     port_of,
     prepare_identity,
     redis_server,
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 REDIS = """
 import asyncio, os, pathlib, run, sys
 async def main(data):
-    with run.hold_folder(data) as lock:
+    with run.lock_folder(data) as lock:
         async with run.redis_server(data, lock) as url:
             print(url, flush=True)
             await asyncio.Event().wait()
@@ -49,7 +49,7 @@ def restored_environment() -> Iterator[None]:
 
 def test_a_second_make_run_on_the_same_data_names_its_settings(tmp_path: Path) -> None:
     sentence = f"another `make run` uses {tmp_path}: stop it, or set DATA_DIR, PORT and INGEST_PORT"
-    with hold_folder(tmp_path), pytest.raises(CannotRun, match=sentence), hold_folder(tmp_path):
+    with lock_folder(tmp_path), pytest.raises(CannotRun, match=sentence), lock_folder(tmp_path):
         pass
     assert not is_held(tmp_path)
 
@@ -58,7 +58,7 @@ def test_a_disk_that_is_nearly_full_is_named_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("run.FREE_BYTES", 1 << 60)
-    with pytest.raises(CannotRun, match=f"MiB are free in {tmp_path} and .* set DATA_DIR"), hold_folder(tmp_path):
+    with pytest.raises(CannotRun, match=f"MiB are free in {tmp_path} and .* set DATA_DIR"), lock_folder(tmp_path):
         pass
 
 
@@ -84,7 +84,7 @@ def test_redis_ends_when_make_run_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as killed:  # noqa: S603  ours
         assert killed.stdout is not None
         assert killed.stdout.readline().startswith("redis://")
-        with pytest.raises(CannotRun, match="another `make run`"), hold_folder(tmp_path):
+        with pytest.raises(CannotRun, match="another `make run`"), lock_folder(tmp_path):
             pass
         killed.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + patient(10)
@@ -115,7 +115,7 @@ def test_an_empty_start_loads_no_sample_documents_and_asks_nothing(
 
 def is_held(data: Path) -> bool:
     try:
-        with hold_folder(data):
+        with lock_folder(data):
             return False
     except CannotRun:
         return True
@@ -126,7 +126,7 @@ async def test_redis_that_does_not_start_is_named_with_its_last_words(tmp_path: 
     (tmp_path / "redis" / "appendonlydir").mkdir(parents=True)
     (tmp_path / "redis" / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense")
     with (
-        hold_folder(tmp_path) as lock,
+        lock_folder(tmp_path) as lock,
         pytest.raises(CannotRun, match=r"Redis did not start: .+ manifest .+ if .+ is damaged, remove"),
     ):
         async with redis_server(tmp_path, lock):

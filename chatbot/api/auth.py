@@ -32,7 +32,7 @@ async def authenticate(
             principal = await authenticator.verify(token)
     except TokenRefused as exc:
         if has_credentials:  # a request without any is not an attempt to sign in
-            siem.refused(str(exc))
+            siem.record_refusal(str(exc))
         raise Unauthenticated(str(exc)) from exc
     except CrossSite as exc:
         raise Forbidden(str(exc)) from exc

@@ -124,7 +124,7 @@ def _row(folder: str, kind: str, group: Sequence[FileReport]) -> str:
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="A folder of documents; those below it are read too.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of documents, subfolders included.")],
     expected: Annotated[Path, typer.Option(help="The expected outcome of each file.")] = EXPECTED,
 ) -> None:
     """Print the table and the files with an unexpected outcome."""

@@ -115,10 +115,10 @@ async def bench(plan: BenchPlan, spec: ProductSpec, settings: Settings, console:
 async def until_model_ready(product: RunningProduct) -> None:
     """Wait until the product can call its model.
 
-    On a busy machine, it may start without a model that missed the start-up deadline, and probes it again later.
+    On a busy machine, the product may start without a model that missed the start-up deadline, and probe it later.
 
     Raises:
-        ProductNotStarted: it cannot within a minute.
+        ProductNotStarted: the product cannot call its model within a minute.
     """
     try:
         with anyio.fail_after(MODEL_READY_SECONDS):
@@ -199,10 +199,10 @@ async def first_tokens(
 async def first_token(
     http: aiohttp.ClientSession, signer: LocalSigner, setup: BenchSetup, prompt_tokens: int | None
 ) -> float:
-    """Return the seconds until the first token for a customer of the next tenant; None: the prompt's length is unknown.
+    """Return the seconds until the first token for a customer of the next tenant.
 
     Raises:
-        ProductNotStarted: the answer failed, or its prompt length differs from the one sent to vLLM.
+        ProductNotStarted: the answer failed, or its prompt does not have `prompt_tokens` tokens (None: any number).
     """
     tenant = next(setup.tenants)
     customer = Customer(http, signer, tenant=tenant, max_answer_tokens=ANSWER_TOKENS)

@@ -1,8 +1,8 @@
 """`python -m evals.performance.load`: the API with real Redis under overload; exits with code 1 over a bound.
 
 The scripted server replaces the model, with a fixed capacity that the API has to find. The peak is measured in a closed
-loop: a few more customers than slots, who ask again after each answer. Then new customers arrive at three times that
-rate in an open loop. A good answer is complete, with its first text in time.
+loop: a few more customers than slots, who ask again after each answer. Then new customers arrive at three times the
+peak rate in an open loop. A good answer is complete, with its first text in time.
 """
 
 import math

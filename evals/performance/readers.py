@@ -263,7 +263,7 @@ async def two_replicas(spec: ProductSpec, plan: ReadersPlan) -> AsyncGenerator[t
 
 @dataclass(frozen=True, slots=True)
 class BesideReaders:
-    """Measurements while all read: first tokens and the replicas' memory, and the number of readers at their end."""
+    """Measurements while all read: first tokens, the replicas' memory, and the number of readers left at the end."""
 
     first_tokens: Sequence[float]
     resident: Sequence[Sequence[float]]
@@ -345,7 +345,7 @@ def growth(n: int, resident: Sequence[float]) -> BenchFigure:
 
 
 def wrong_readers(readers: Sequence[Reader]) -> int:
-    """Return the number of readers with missing, repeated or unordered events, or others than the first reader's."""
+    """Return the number of readers with missing, repeated, unordered events, or not the first reader's events."""
     by_answer: defaultdict[str, list[Reader]] = defaultdict(list)
     for reader in readers:
         by_answer[reader.answer_id].append(reader)

@@ -7,8 +7,8 @@ key with `tpm_limit: 1000`; our ledger reserves before and settles after the sam
 counts usage with a real tokenizer (`llm-server fetch cpu-small`) and always answers with the same number of tokens.
 
 A caller opens a window with one question, returns near its end, spends all tokens that are admitted, repeats the
-refused question until it is admitted, and then does both once more. Admitted tokens are those in the model's usage; the
-true wait is that of the repeated question. Takes about two and a half minutes.
+refused question until it is admitted, and then spends and repeats once more. Admitted tokens are those in the model's
+usage; the true wait is that of the repeated question. Takes about two and a half minutes.
 """
 
 import os
@@ -190,7 +190,7 @@ class Visit:
         for _ in range(2):
             refused = await self.spend()
             refused_at = time.monotonic()
-            while await self.refusal() is not None:  # noqa: ASYNC110  only the limiter knows
+            while await self.ask_or_refusal() is not None:  # noqa: ASYNC110  only the limiter knows
                 await anyio.sleep(RETRY_SECONDS)
             self.waits.append(Wait(retry_after=refused.retry_after, true=time.monotonic() - refused_at))
 
@@ -198,14 +198,14 @@ class Visit:
         """Ask many times at once, then one by one, until a question is refused while no other is running."""
         async with anyio.create_task_group() as burst:
             for _ in range(CONCURRENT):
-                burst.start_soon(self.refusal)
+                burst.start_soon(self.ask_or_refusal)
         while True:
             await anyio.sleep(SETTLE_SECONDS)
-            refused = await self.refusal()
+            refused = await self.ask_or_refusal()
             if refused is not None:
                 return refused
 
-    async def refusal(self) -> Refused | None:
+    async def ask_or_refusal(self) -> Refused | None:
         """Ask; return the refusal, or None if admitted."""
         try:
             await self.ask()

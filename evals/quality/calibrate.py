@@ -45,11 +45,11 @@ _LEAST_RIGHT = 0.5
 _RIDGE = 0.1
 """Regularisation towards 0; otherwise a few questions could be separated by huge weights."""
 _NEAR_MISS_WEIGHT = 0.35
-"""Relative to 1 for a truly unanswerable question, which is about something that no document names."""
+"""The weight of a near miss; a truly unanswerable question, about something that no document names, has weight 1."""
 _NEVER_NEAR = 0.02
-"""The share of answerable questions with a score below which passages do not count as near."""
+"""Passages count as near from the score that all but this share of the answerable questions reach."""
 _COSINE_MARGIN = 0.02
-"""Down to this far below the smallest cosine of an answerable question, the model is asked."""
+"""The model is asked if the best cosine is at most this far below the smallest of an answerable question."""
 
 Floats = NDArray[np.float64]
 

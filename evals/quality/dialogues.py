@@ -43,8 +43,8 @@ class DialoguesSpec:
     at_once: int = 1
 
 
-async def hold_dialogues(spec: DialoguesSpec, chatbot: RunningChatbot | None, console: Console) -> Run:
-    """Return the run over all turns of all dialogues; the caller removes its data folder."""
+async def run_dialogues(spec: DialoguesSpec, chatbot: RunningChatbot | None, console: Console) -> Run:
+    """Return the run over all turns of all dialogues; the caller removes the product's data folder."""
     answers_by_id = read_part(spec.part)
     missing = [dialogue for dialogue in spec.dialogues if dialogue.id not in answers_by_id]
     if missing:
@@ -52,12 +52,12 @@ async def hold_dialogues(spec: DialoguesSpec, chatbot: RunningChatbot | None, co
             async with loaded_corpus(spec.run.dataset, spec.run.settings, spec.run.product.data, console):
                 pass  # only loads; the started product opens the index
         async with open_customer(spec.run.product, chatbot, console) as customer:
-            answers_by_id |= await _hold(missing, customer, spec, console)
+            answers_by_id |= await _run_missing(missing, customer, spec, console)
     answers = [answer for dialogue in spec.dialogues for answer in answers_by_id[dialogue.id]]
     return dialogue_run(spec.run.dataset, spec.dialogues, answers, contact=spec.run.contact)
 
 
-async def _hold(
+async def _run_missing(
     dialogues: Sequence[Dialogue], customer: Customer, spec: DialoguesSpec, console: Console
 ) -> dict[str, tuple[CustomerAnswer, ...]]:
     answers_by_id: dict[str, tuple[CustomerAnswer, ...]] = {}

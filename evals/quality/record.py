@@ -229,9 +229,10 @@ class Recorder:
 
     @stamina.retry(on=(IndexUnavailable, ModelUnavailable, Overloaded), attempts=20, timeout=900.0, wait_max=30.0)
     async def near_miss(self, sample: Sample, dataset: Dataset) -> RecordedAnswer | None:
-        """Return the evidence for an answerable question without its answering documents; None if nothing remains.
+        """Return the evidence for an answerable question without the documents that answer it.
 
-        No answer is recorded, because none could be right.
+        None if no document answers it, if no other passage is found, if one of these answers too, or if a turn would
+        refuse the question. No answer is recorded, because none could be right.
         """
         right_documents = dataset.right_documents(sample)
         screened = self._screened_question(sample)

@@ -48,7 +48,7 @@ class Gate(BaseModel, frozen=True, extra="forbid"):
 
 
 class Task(BaseModel, frozen=True, extra="forbid"):
-    """A data set, the model profile that answers it (or a recording and whose words answer), and the gates."""
+    """A data set, the model profile that answers it (or a recording and its answer mode), and the gates."""
 
     dataset: Path
     profile: str = ""

@@ -98,7 +98,7 @@ class Recording:
 
 
 def without_documents(sample_id: str) -> str:
-    """Return the id of a question's evidence without the documents that answer it."""
+    """Return the id of a question's near miss: its evidence without the documents that answer it."""
     return f"{sample_id}-without"
 
 
@@ -149,7 +149,7 @@ class PartialRecording:
             file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
     def recording_of(self, ids: Iterable[str]) -> Recording:
-        """Return the recording of these questions in order, each after its evidence without its documents."""
+        """Return the recording of these questions in order, each after its near miss (`without_documents`)."""
         answer_ids = (answer_id for sample_id in ids for answer_id in (without_documents(sample_id), sample_id))
         answers = tuple(self.answers[answer_id] for answer_id in answer_ids if answer_id in self.answers)
         return Recording(header=self._header, passages=dict(self._passages), answers=answers)

@@ -32,8 +32,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """A question; a correct answer contains one of `answers`, and citing an entry of `also_in` is also correct.
 
     A question with `as_of` asks about that day and is used only for retrieval. `split` is dev (used to choose
-    thresholds and weights) or test; without one it belongs to both. `whole` is a follow-up reworded to be understood
-    alone, against which its answer is judged.
+    thresholds and weights) or test; without one a question belongs to both. `whole` is a follow-up reworded to be
+    understood alone, against which its answer is judged.
     """
 
     id: str

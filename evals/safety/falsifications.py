@@ -1,4 +1,4 @@
-"""`python -m evals.safety.falsifications`: the share of small falsifications that the checks of `written` show.
+"""`python -m evals.safety.falsifications`: the share of small falsifications that the checks of a model's text show.
 
 The false sentences of `evals/datasets/made/falsified.jsonl` are checked as a model's answer, with their passage first
 and two others. A falsification is shown if its own words are shown, not if the passage's words replace them. A true

@@ -164,7 +164,7 @@ def _addresses(statement: _Statement, question: str, known: str) -> bool:
 
 
 def _is_other_amount(sentence: str, question: str, known: str) -> bool:
-    """Return whether a sentence states another amount of the known one's kind, or says that it is free."""
+    """Return whether a sentence states another amount of the known answer's kind, or free in place of an amount."""
     amounts = quantities(known)
     others = unsupported_quantities(sentence, [known, question])
     if any(_is_same_kind(other, amount) for other in others for amount in amounts):

@@ -31,7 +31,7 @@ async def authenticate(request: Request, services: TheServices) -> Principal:
         return await services.authenticator.verify(token)
     except TokenRefused as exc:
         if has_credentials:  # a request without any is not a failed sign-in
-            services.siem.refused(str(exc))
+            services.siem.record_refusal(str(exc))
         raise Unauthenticated(str(exc)) from exc
     except CrossSite as exc:
         raise Forbidden(str(exc)) from exc

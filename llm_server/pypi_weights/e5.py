@@ -54,7 +54,7 @@ class ModelDimensions:
 
 @dataclass(frozen=True, slots=True)
 class PackedTensor:
-    """An entry of the file's table of tensors; offset and size in bytes."""
+    """An entry of the file's table of tensors: `count` values, at an offset and of a size in bytes."""
 
     name: str
     quantized: bool

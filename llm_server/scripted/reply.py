@@ -95,7 +95,7 @@ def read_generation_request(path: str, body: bytes, behaviour: Behaviour) -> Gen
 
 
 class ReplyEncoder:
-    """Encodes tokens as a reply: with `opening`, `feed` and `closing` if streamed, else with `feed` and `whole`."""
+    """Encodes tokens as a reply: with `opening`, `feed` and `closing` if streamed, else with `feed` and `body`."""
 
     def __init__(self, request: GenerationRequest, *, model: str, cached_tokens: int, now: int) -> None:
         self._request = request
@@ -143,7 +143,7 @@ class ReplyEncoder:
             usage = _data(self._reply([], usage=self._usage()))
         return usage + b"data: [DONE]\n\n"
 
-    def whole(self) -> bytes:
+    def body(self) -> bytes:
         """Return the body of a non-streamed reply."""
         text = "".join(token.text for token in self._tokens)
         choice = Choice(

@@ -57,7 +57,7 @@ class SeenGeneration(msgspec.Struct, kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of running, waiting and started generations, and the last hundred, oldest first."""
+    """The numbers of running, waiting and started generations, and the last hundred requests, oldest first."""
 
     running: int
     waiting: int
@@ -263,7 +263,7 @@ class ScriptedModel:
 
     @asynccontextmanager
     async def _slot(self, request: web.Request, generation: SeenGeneration) -> AsyncGenerator[None]:
-        """Acquire a slot for the block; a generation that still runs at its end has lost its client (`left`).
+        """Acquire a slot for the block; a generation that still runs when the block ends has lost its client (`left`).
 
         As in vLLM, which counts waiting requests after scheduling, no request counts as waiting while a slot is free.
         """
@@ -318,7 +318,7 @@ class ScriptedModel:
             generation.ended = "cut"
             return response
         if not request.stream:
-            return web.Response(body=encoder.whole(), content_type="application/json")
+            return web.Response(body=encoder.body(), content_type="application/json")
         await response.write(encoder.closing())
         await response.write_eof()
         return response

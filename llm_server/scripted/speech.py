@@ -17,9 +17,9 @@ START, END = "<|im_start|>", "<|im_end|>"
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """The scripted model's behaviour; every field can be changed while it runs (`POST /script`).
 
-    A fault applies until it is changed, or for the next `times` generations. Token counts start at zero for each
-    request, continuations included. `hung` also blocks health checks, like a stopped process; `dead` cuts every
-    connection, like a killed one.
+    A fault applies until it is changed, or for the next `times` generations. The fields `…_after` count the tokens of
+    each request from zero, also of continuations. `hung` also blocks health checks, like a stopped process; `dead` cuts
+    every connection, like a killed one.
     """
 
     answer: str | None = None  # None: quotes the passages that best match the question

