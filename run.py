@@ -46,7 +46,7 @@ from evals.product import free_port
 from evals.redis_program import redis_program
 from ingest.__main__ import USER_FACING_ERRORS as STAFF_CANNOT_SERVE
 from ingest.app import create_app as create_staff
-from ingest.bulk import LoadDisplay, LoadOrder, LocalFiles, LocalTarget, find_files, load
+from ingest.bulk import LoadDisplay, LoadRequest, LocalFiles, LocalTarget, find_files, load
 from ingest.errors import IngestError
 from ingest.lost_passages import compare_index
 from ingest.maintenance import rebuild
@@ -314,9 +314,9 @@ async def load_samples(services: StaffServices) -> None:
     Raises:
         CannotRun: a document cannot be loaded.
     """
-    order = LoadOrder(tenant=TENANT, uploaded_by="make run", approver="demo approver")
+    request = LoadRequest(tenant=TENANT, uploaded_by="make run", approver="demo approver")
     display = LoadDisplay(Console(stderr=True))
-    outcomes = await load(LocalFiles(find_files([SAMPLES])), LocalTarget(services, order), display)
+    outcomes = await load(LocalFiles(find_files([SAMPLES])), LocalTarget(services, request), display)
     failed = [f"{outcome.file.name}: {outcome.reason}" for outcome in outcomes if outcome.reason]
     if failed:
         raise CannotRun(f"sample documents could not be loaded: {'; '.join(failed)}")

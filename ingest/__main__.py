@@ -24,8 +24,8 @@ from ingest.bulk import (
     ApiRefused,
     BatchStopped,
     LoadDisplay,
-    LoadOrder,
     LoadOutcome,
+    LoadRequest,
     LocalTarget,
     ManifestError,
     Source,
@@ -86,7 +86,7 @@ def _usage(problem: str) -> typer.Exit:
 
 
 def run_or_exit(work: Coroutine[object, object, T]) -> T:
-    """Run the work; a known failure prints one sentence and exits with code 1."""
+    """Run the work; a known failure prints one sentence and exits with code 1, Ctrl-C with 130."""
     try:
         return uvloop.run(work)
     except KeyboardInterrupt:
@@ -124,8 +124,8 @@ def load_command(  # noqa: PLR0917 - typer calls it, by name
         return
     if tenant is None:
         raise _usage("name the bank's tenant: --tenant, or TENANT (with --url the token names it).")
-    order = _order(tenant, uploaded_by, approved_by)
-    _load(paths, _local_target(order, settings), settings)
+    request = _load_request(tenant, uploaded_by, approved_by)
+    _load(paths, _local_target(request, settings), settings)
 
 
 @app.command("batch")
@@ -157,7 +157,7 @@ def batch_command(
     Ray is an extra: pip install -r requirements/batch.lock (docs/documents.md).
     """
     settings = settings_or_exit()
-    order = _order(tenant, uploaded_by, approved_by)
+    request = _load_request(tenant, uploaded_by, approved_by)
     os.environ.update(RAY_QUIET)
     try:
         ray_batch = import_module("ingest.bulk.batch")
@@ -175,22 +175,23 @@ def batch_command(
     )
     cluster = ray_batch.Cluster(address=address, object_store_bytes=object_store_mib * 1024 * 1024)
     target = partial(ray_batch.RayTarget, cluster=cluster, settings=stages)
-    _load([source], _local_target(order, settings, target), settings)
+    _load([source], _local_target(request, settings, target), settings)
 
 
-def _order(tenant: str, uploaded_by: str | None, approved_by: str | None) -> LoadOrder:
+def _load_request(tenant: str, uploaded_by: str | None, approved_by: str | None) -> LoadRequest:
+    """Return whose documents are loaded, by whom; exit with a usage error if the uploader is also the approver."""
     uploader = uploaded_by or getpass.getuser()
     if approved_by is not None and approved_by.strip().casefold() == uploader.strip().casefold():
         raise _usage(f"{uploader} uploads, so somebody else has to approve (--approved-by).")
-    return LoadOrder(tenant=tenant, uploaded_by=uploader, approver=approved_by)
+    return LoadRequest(tenant=tenant, uploaded_by=uploader, approver=approved_by)
 
 
 @asynccontextmanager
 async def _local_target(
-    order: LoadOrder, settings: Settings, target: Callable[[Services, LoadOrder], Target] = LocalTarget
+    request: LoadRequest, settings: Settings, target: Callable[[Services, LoadRequest], Target] = LocalTarget
 ) -> AsyncGenerator[Target]:
-    async with open_services(settings, works_jobs=False) as services:
-        yield target(services, order)
+    async with open_services(settings, with_worker=False) as services:
+        yield target(services, request)
 
 
 def _load(places: list[str], target: AbstractAsyncContextManager[Target], settings: Settings) -> None:
@@ -228,7 +229,7 @@ def serve(
     if settings.oidc is not None and settings.redis_url is None:
         raise _usage("set REDIS_URL: where are the sessions of OIDC__ISSUER kept?")
     configure_logs(level=settings.log_level, log_format=settings.log_format)
-    run_or_exit(_serve(settings, read_banks(settings.bank_file), works_jobs=works))
+    run_or_exit(_serve(settings, read_banks(settings.bank_file), with_worker=works))
 
 
 @app.command()
@@ -236,10 +237,10 @@ def worker() -> None:
     """Index uploads to other processes' API; run any number of workers (needs a Qdrant server: QDRANT_URL)."""
     settings = settings_or_exit()
     configure_logs(level=settings.log_level, log_format=settings.log_format)
-    run_or_exit(_work(settings))
+    run_or_exit(_run_worker(settings))
 
 
-async def _work(settings: Settings) -> None:
+async def _run_worker(settings: Settings) -> None:
     with tracing("ingest-worker", settings.traces, tls=settings.traces_tls.context()):
         async with open_services(settings):
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -247,14 +248,15 @@ async def _work(settings: Settings) -> None:
                 await anext(signals)
 
 
-async def _serve(settings: Settings, banks: Banks, *, works_jobs: bool) -> None:
+async def _serve(settings: Settings, banks: Banks, *, with_worker: bool) -> None:
     bound = bind(settings.ingest_host, settings.ingest_port, setting="INGEST_PORT")
     async with AsyncExitStack() as stack:
         stack.callback(bound.close)
         provider = stack.enter_context(tracing("ingest", settings.traces, tls=settings.traces_tls.context()))
-        services = await stack.enter_async_context(open_services(settings, works_jobs=works_jobs))
+        services = await stack.enter_async_context(open_services(settings, with_worker=with_worker))
         staff = create_app(services, banks, tracer_provider=provider)
-        # After its shutdown uvicorn raises the signal again, which would end the process before its jobs are released.
+        # uvicorn shuts down and then raises the signal again; unless it is received here, the process would end before
+        # its jobs are released.
         signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
         await stack.enter_async_context(listening(staff, bound, certificate=settings.server_tls))
         where = f"{settings.server_tls.scheme}://{settings.ingest_host}:{settings.ingest_port}"
@@ -328,6 +330,7 @@ async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None) -> 
 
 @asynccontextmanager
 async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, JobClaims]]:
+    """Open only the catalogue and its job claims, without the index and the parsers."""
     require_database(settings.database)
     engine = open_engine(settings.database, settings.database_tls)
     try:
@@ -348,8 +351,9 @@ def rebuild_command() -> None:
 
 
 async def _rebuild(settings: Settings, console: Console) -> bool:
+    """Rebuild the index and print the counts; return whether every version succeeded."""
     require_database(settings.database)
-    async with open_services(settings, works_jobs=False) as services:
+    async with open_services(settings, with_worker=False) as services:
         tally = await rebuild(services, _report_to(console))
     console.print(f"{tally.written} of {tally.total} versions written again, {len(tally.failed)} failed.")
     return not tally.failed
@@ -365,8 +369,9 @@ def reindex_command() -> None:
 
 
 async def _reindex(settings: Settings, console: Console) -> bool:
+    """Re-index all versions and print the counts; return whether every version succeeded."""
     require_database(settings.database)
-    async with open_services(settings, works_jobs=False, any_embedder=True) as services:
+    async with open_services(settings, with_worker=False, any_embedder=True) as services:
         tally = await reindex(services, _report_to(console))
         collection = services.index.collection
     state = "stays" if tally.failed else "answers now"

@@ -18,7 +18,7 @@ from knowledge.identity import DEMO_TENANT
 _FORM_BYTES = 1024 * 1024  # per form, in addition to its file
 
 
-class DeclaredLength:
+class DeclaredLengthLimit:
     """Reject a body whose Content-Length is too large before reading it."""
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
@@ -51,9 +51,9 @@ def create_app(
         version="1",
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # an empty name must not redirect to the list
+        redirect_slashes=False,  # a path with an empty document id must not redirect to the list
         middleware=[
-            Middleware(DeclaredLength, most_bytes=most_bytes),
+            Middleware(DeclaredLengthLimit, most_bytes=most_bytes),
             Middleware(RequestBodyLimitMiddleware, max_body_size=most_bytes),
         ],
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},

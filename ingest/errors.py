@@ -7,10 +7,10 @@ IngestError
 │   └── SecondPersonNeeded     403 second_person        somebody other than the uploader must decide
 ├── NotFound               404 not_found            it does not exist, or belongs to another tenant
 ├── MethodNotAllowed       405 method_not_allowed   the path does not support the method
-├── DuplicateContent       409 duplicate_content    the same bytes exist with other metadata; names the document
+├── DuplicateContent       409 duplicate_content    the same bytes exist, with other metadata or as another document
 ├── WrongState             409 wrong_state          the version's state does not allow this
-│   ├── Suspicious             409 suspicious           a passage instructs the model, so it can't be approved
-│   └── DatesChanged           409 dates_changed        its dates changed since the approver saw them
+│   ├── Suspicious             409 suspicious           a passage instructs the model: no approval
+│   └── DatesChanged           409 dates_changed        its dates or title changed since the approver saw them
 ├── OriginalChanged        409 original_changed     the stored bytes differ from the uploaded ones
 ├── CannotShow             422 cannot_show          a page of the original cannot be rendered or read
 ├── TooLarge               413 too_large            the upload exceeds the size limit
@@ -64,7 +64,7 @@ class MethodNotAllowed(IngestError):
 
 
 class DuplicateContent(IngestError):
-    """The same bytes already exist with other metadata, as `version` of `document_id`."""
+    """The same bytes already exist, as `version` of `document_id`; `is_over`: that version has expired."""
 
     code, status, title = "duplicate_content", 409, "This file was already uploaded with other metadata"
 

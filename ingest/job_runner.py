@@ -3,8 +3,8 @@
 A fault of the file fails the job at once, with the reason. After a fault on our side (index, embedder or database
 unavailable) the job is retried; after three attempts it is a dead letter.
 
-A worker that was suspended for longer than its lease notices the lost claim before its next write; the write that was
-in progress is repaired by `write_pending_windows`.
+A worker that was suspended for longer than its lease notices the lost claim before its next write. What its interrupted
+write spoiled is repaired by `write_pending_windows`.
 """
 
 import math
@@ -49,7 +49,7 @@ async def run_job(job: Job, services: Services, write: Write | None = None) -> V
                 tasks.cancel_scope.cancel()
     except ClaimLost:
         log.warning("job_claim_lost", job_id=job.id)
-        # The version may have been approved since, and a write in progress may have removed its window again.
+        # The version may have been approved since, and this worker's last write may have removed its window afterwards.
         await services.catalogue.unconfirm_window(job.key)
         return None
     except anyio.get_cancelled_exc_class():
@@ -61,7 +61,7 @@ async def run_job(job: Job, services: Services, write: Write | None = None) -> V
 
 async def _release(job: Job, services: Services) -> None:
     """Release a job to other workers at once, because this process is ending."""
-    with suppress(IngestError):  # the database is unavailable; the claim expires by itself
+    with suppress(IngestError):  # if the database is unavailable, the claim expires by itself
         try:
             await services.job_claims.release(job, now=services.now())
         except ClaimLost:
@@ -75,17 +75,18 @@ class _HeldClaim:
         self._job = job
         self._job_claims = job_claims
         self._now = now
-        self._until = job.updated_at + LEASE_SECONDS  # the bank's clock: a monotonic clock stops during suspend
-        self._reported = -math.inf
+        # By the bank's clock, because a monotonic clock stops while the process is suspended.
+        self._claimed_until = job.updated_at + LEASE_SECONDS
+        self._reported_at = -math.inf
 
     async def report(self, stage: Stage, done: int, total: int) -> None:
-        """Report the progress of the job; raise ClaimLost if the lease expired and another owner has the job."""
+        """Write the progress of the job, unless it was just written; raise ClaimLost if another owner has the job."""
         now = self._now()
-        if now < self._until and time.monotonic() - self._reported < REPORT_SECONDS:
+        if now < self._claimed_until and time.monotonic() - self._reported_at < REPORT_SECONDS:
             return
-        self._reported = time.monotonic()
+        self._reported_at = time.monotonic()
         await self._job_claims.report(self._job, stage=stage, done=done, total=total, now=now)
-        self._until = now + LEASE_SECONDS
+        self._claimed_until = now + LEASE_SECONDS
 
     async def renew_regularly(self) -> None:
         """Renew the claim every RENEW_SECONDS, until cancelled; raise ClaimLost if another owner has the job."""
@@ -95,8 +96,8 @@ class _HeldClaim:
             try:
                 await self._job_claims.renew(self._job, now=now)
             except IngestError:
-                continue  # the database is unavailable; the claim lasts for a few more renewals
-            self._until = now + LEASE_SECONDS
+                continue  # if the database is unavailable, the claim outlasts a few missed renewals
+            self._claimed_until = now + LEASE_SECONDS
 
 
 async def _attempt(job: Job, services: Services, report: Report, write: Write | None) -> Version | None:
@@ -115,7 +116,7 @@ async def _attempt(job: Job, services: Services, report: Report, write: Write | 
     except TRANSIENT as exc:
         log.warning("job_attempt_failed", job_id=job.id, attempt=job.attempts, error=type(exc).__name__)
         return await _try_later(exc, job, services)
-    except Exception as exc:  # the edge of a job: a failure must not affect the next job
+    except Exception as exc:  # any other failure, which must not affect the next job
         log.exception("job_crashed", job_id=job.id, attempt=job.attempts)
         return await _try_later(exc, job, services)
     await services.job_claims.mark_done(job, now=services.now())
@@ -153,5 +154,5 @@ async def _fail(job: Job, services: Services, *, reason: str, detail: str) -> Ve
 
 
 async def _mark_version_failed(job: Job, services: Services, *, reason: str, detail: str) -> Version:
-    await services.job_claims.renew(job, now=services.now())  # raises ClaimLost: the draft may be another owner's now
+    await services.job_claims.renew(job, now=services.now())  # raises ClaimLost if another owner has the job
     return await services.catalogue.mark_failed(job.key, reason=reason, detail=detail)

@@ -21,7 +21,7 @@ from knowledge.index_state import IndexState
 log = structlog.get_logger(__name__)
 
 _FOREIGN_DOCUMENTS = 100
-"""Documents expected in the index but not in SQL; with more, a document may be missing from the counts."""
+"""Allowance for documents that the index has and SQL lacks; with more, `counts` may leave out a document."""
 
 
 async def compare_index(services: Services) -> Mapping[VersionKey, int]:
@@ -96,12 +96,12 @@ async def restore_versions(keys: Iterable[VersionKey], services: Services, *, un
 
 
 async def restore(key: VersionKey, services: Services) -> bool:
-    """Restore one version if the index lacks passages of it; return whether it was written.
+    """Restore one version if the index has no passages of it, or too few or too many; return whether it was written.
 
     Raises:
-        Unreadable: its original can no longer be read.
-        StorageUnavailable: its original is missing.
-        OriginalChanged: its original's bytes differ from the approved ones.
+        Unreadable: its original can no longer be parsed.
+        StorageUnavailable: its original cannot be fetched.
+        OriginalChanged: its original's bytes differ from the uploaded ones.
     """
     version = await services.catalogue.version(key)
     count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)

@@ -64,12 +64,12 @@ class Metrics:
             self.stage_seconds.labels(stage=stage.value)
 
     def set_restrictions(self, in_force: Container[Restriction]) -> None:
-        """Set the gauge of each restriction on the process that reads files."""
+        """Set each restriction's gauge: 1 if it is in force in the parser process, else 0."""
         for restriction in Restriction:
             self.parser_layers.labels(layer=restriction.name.lower()).set(restriction in in_force)
 
     def task_failed(self, task: str) -> None:
-        """Count a failure of a background task (a hook)."""
+        """Count a failure of a background task; passed to its supervisor as a hook."""
         self.task_failures.labels(task=task).inc()
 
     def timed(self, stage: Stage) -> AbstractContextManager[object]:

@@ -32,7 +32,7 @@ class PipelineSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The components that steps, routes and probes use; only the API needs `authenticator`.
+    """The components that pipeline steps, routes and probes use; only the API needs `authenticator`.
 
     `previewer` renders pages for reviewers without waiting for indexing. `review_limiter` runs one comparison or
     screening of whole texts at a time, `downloads` limits concurrent downloads of originals. `now` returns Unix

@@ -44,14 +44,14 @@ async def open_services(
     index: Index | None = None,
     engine: AsyncEngine | None = None,
     parser: Readers | None = None,
-    works_jobs: bool = True,
+    with_worker: bool = True,
     any_embedder: bool = False,
 ) -> AsyncGenerator[Services]:
     """Open the services; pass `index`, `engine` and `parser` if the process shares them with other services.
 
-    With `works_jobs` this process also indexes uploads while the block runs; without it (`ingest load`) the caller runs
-    the jobs and embeds on up to MOST_EMBED_WORKERS cores. `any_embedder` skips the check that this embedder filled the
-    live collection (for a re-index).
+    With `with_worker` this process also indexes uploads while the block runs; without it (`ingest load`) the caller
+    runs the jobs and embeds on up to MOST_EMBED_WORKERS cores. `any_embedder` skips the check that this process's
+    embedder filled the live collection (for a re-index).
     """
     async with AsyncExitStack() as stack:
         await check_connections(settings.connections)
@@ -63,7 +63,7 @@ async def open_services(
             stack.push_async_callback(close_engine, engine)
         if index is None:
             index = await stack.enter_async_context(
-                _open_passage_index(settings, works_jobs=works_jobs, any_embedder=any_embedder)
+                _open_passage_index(settings, with_worker=with_worker, any_embedder=any_embedder)
             )
         metrics = Metrics()
         metrics.set_restrictions(await parser.restrictions())
@@ -98,10 +98,10 @@ async def open_services(
         )
         # Entered last and so exited first: jobs must end before the components they use.
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        # Before the first search, because a crash may have left a version ended and its successor not started.
+        # Before the first search: after a crash, the index may have a version's end without its successor's start.
         with suppress(IndexUnavailable):  # the worker's sweep retries it
             await write_pending_windows(services)
-        if works_jobs:
+        if with_worker:
             tasks.start_soon(Worker(services).run)
         yield services
         tasks.cancel_scope.cancel()
@@ -155,8 +155,8 @@ async def _start_readers(settings: ParserSettings) -> AsyncGenerator[Readers]:
 
 
 @asynccontextmanager
-async def _open_passage_index(settings: Settings, *, works_jobs: bool, any_embedder: bool) -> AsyncGenerator[Index]:
-    workers = 1 if works_jobs else min(len(os.sched_getaffinity(0)), MOST_EMBED_WORKERS)
+async def _open_passage_index(settings: Settings, *, with_worker: bool, any_embedder: bool) -> AsyncGenerator[Index]:
+    workers = 1 if with_worker else min(len(os.sched_getaffinity(0)), MOST_EMBED_WORKERS)
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
         open_embedder(settings.embedder.model_copy(update={"workers": workers})) as embedder,
@@ -165,7 +165,7 @@ async def _open_passage_index(settings: Settings, *, works_jobs: bool, any_embed
             embedder,
             terms,
             check=not any_embedder,
-            retry_start=works_jobs and settings.qdrant_url is not None,
+            retry_start=with_worker and settings.qdrant_url is not None,
         ) as index,
     ):
         yield index

@@ -24,8 +24,8 @@ from telemetry.supervision import contained, supervise
 
 SWEEP_SECONDS = 5.0
 POLL_SECONDS = 0.5
-LATE_SECONDS = 60.0  # within this time, an index write that began before a decision finishes, or its process ends
-MOST_EARLIER_DECISIONS = 500  # number of decisions before its start that a worker checks
+LATE_SECONDS = 60.0  # the latest that an index write can finish, after a decision that was made while it was running
+MOST_EARLIER_DECISIONS = 500  # a worker also checks this many decisions that precede its start
 RECONNECT_SECONDS = 1.0
 EMBEDDER_CHECK_SECONDS = 1.0
 COMPARE_SECONDS = 60.0
@@ -50,7 +50,7 @@ class Worker:
                 tasks.start_soon(supervise, name, work, self._services.metrics.task_failed)
 
     async def _take_jobs(self) -> None:
-        """Run up to `at_once` jobs concurrently while our embedder is the index's, until cancelled."""
+        """Run up to `at_once` jobs concurrently, until cancelled; none while another embedder fills the index."""
         while True:
             try:
                 await self._services.index.require_current()
@@ -92,7 +92,10 @@ class Worker:
             return None
 
     async def _require_current_embedder(self) -> None:
-        """Raise EmbedderMismatch once another embedder fills the live collection: searches won't find our passages."""
+        """Wait until another embedder fills the live collection, and raise EmbedderMismatch.
+
+        Searches would not find the passages of this process's embedder.
+        """
         while True:
             await anyio.sleep(EMBEDDER_CHECK_SECONDS)
             with suppress(IndexUnavailable):
@@ -121,7 +124,7 @@ class Worker:
             await anyio.sleep(SWEEP_SECONDS)
 
     async def _compare_index(self) -> None:
-        """Compare the index with SQL now and every minute, and restore versions missing twice in a row.
+        """Compare the index with SQL now and every minute; restore versions that twice in a row lack passages.
 
         A single mismatch is not a loss: a version may be being written, or a cluster node may lag behind.
         """

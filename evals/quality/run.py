@@ -74,7 +74,7 @@ async def loaded_corpus(
 ) -> AsyncGenerator[tuple[Services, Corpus]]:
     """Open the ingest services with stores in the folder `data`, and load the data set's corpus."""
     stores = throwaway_settings(settings, data)
-    async with open_services(stores, works_jobs=False) as services:
+    async with open_services(stores, with_worker=False) as services:
         with tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
             corpus = await load_corpus(dataset, Path(folder), services, LoadDisplay(console))
         if corpus.left_out:

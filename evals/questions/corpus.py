@@ -9,7 +9,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from evals.questions.sample import CorpusEntry, Dataset, read_lines
-from ingest.bulk import LoadDisplay, LoadOrder, LoadOutcome, LocalFiles, LocalTarget, SourceFile, find_files, load
+from ingest.bulk import LoadDisplay, LoadOutcome, LoadRequest, LocalFiles, LocalTarget, SourceFile, find_files, load
 from ingest.catalogue import Metadata, VersionKey, midnight
 from ingest.errors import Suspicious
 from ingest.services import Services
@@ -57,8 +57,8 @@ async def load_corpus(dataset: Dataset, folder: Path, services: Services, displa
         corpus = list(read_lines(dataset.folder / "corpus.jsonl", CorpusEntry))
         entries = document_ids(corpus)
         files = corpus_files(corpus, entries, folder)
-    order = LoadOrder(tenant=TENANT, uploaded_by="evals", approver="evals-approver")
-    outcomes = await load(LocalFiles(files), LocalTarget(services, order), display)
+    request = LoadRequest(tenant=TENANT, uploaded_by="evals", approver="evals-approver")
+    outcomes = await load(LocalFiles(files), LocalTarget(services, request), display)
     left_out = require_loaded(outcomes, may_be_refused=not has_documents)
     await backdate_visibility(outcomes, services.index, zone=services.zone, now=services.now())
     return Corpus(entries=entries, passages=sum(outcome.passages for outcome in outcomes), left_out=left_out)

@@ -1,7 +1,7 @@
 """Bulk loading: from a shell, through the API, or with a Ray cluster."""
 
 from ingest.bulk.load import ApiRefused, BatchStopped, Target, load
-from ingest.bulk.local import LoadOrder, LocalTarget
+from ingest.bulk.local import LoadRequest, LocalTarget
 from ingest.bulk.manifest import ManifestError, SourceFile, find_files
 from ingest.bulk.progress import LoadDisplay, LoadOutcome, print_summary
 from ingest.bulk.remote import open_api
@@ -11,8 +11,8 @@ __all__ = [
     "ApiRefused",
     "BatchStopped",
     "LoadDisplay",
-    "LoadOrder",
     "LoadOutcome",
+    "LoadRequest",
     "LocalFiles",
     "LocalTarget",
     "ManifestError",

@@ -2,8 +2,8 @@
 
     receive ──▶ Ray: read → embed (a worker per core) ──▶ here: upsert → verify
 
-Ray only computes. This process claims, writes and decides, as in `ingest.bulk.local`, so a second run skips finished
-documents, and a worker may run jobs at the same time (docs/decisions/0013-batch.md).
+Ray only computes. This process claims jobs, writes the index and approves, as in `ingest.bulk.local`. So a second run
+skips finished documents, and a worker may run jobs at the same time (docs/decisions/0013-batch.md).
 """
 
 import logging
@@ -24,7 +24,7 @@ from ray.exceptions import RayError
 
 from ingest.bulk.batch_stages import EmbeddedDocument, ReadAndEmbed, StageSettings
 from ingest.bulk.load import BatchStopped, Pending
-from ingest.bulk.local import LoadOrder, LocalTarget, key_of
+from ingest.bulk.local import LoadRequest, LocalTarget, key_of
 from ingest.catalogue import IndexingResult, Version
 from ingest.errors import OriginalChanged, StorageUnavailable
 from ingest.parsing import Reason, Unreadable
@@ -37,7 +37,7 @@ DOCUMENTS_A_BATCH = 8  # most documents have few passages, and the embedder is f
 
 
 class Cluster(BaseModel, frozen=True):
-    """A Ray cluster's address, or None for this machine with an object store of this size in bytes."""
+    """A Ray cluster's address; None: this machine, with an object store of `object_store_bytes`."""
 
     address: str | None = None
     object_store_bytes: PositiveInt = 256 * 1024 * 1024
@@ -46,8 +46,8 @@ class Cluster(BaseModel, frozen=True):
 class RayTarget(LocalTarget):
     """Load documents into this process's stores, reading and embedding on a Ray cluster."""
 
-    def __init__(self, services: Services, order: LoadOrder, cluster: Cluster, settings: StageSettings) -> None:
-        super().__init__(services, order)
+    def __init__(self, services: Services, request: LoadRequest, cluster: Cluster, settings: StageSettings) -> None:
+        super().__init__(services, request)
         self._cluster = cluster
         self._settings = settings
 
@@ -67,7 +67,7 @@ class RayTarget(LocalTarget):
 
 @contextmanager
 def connected(cluster: Cluster) -> Generator[None]:
-    """Connect to Ray while the block runs, or raise BatchStopped; a Ray that is started here stops with the block."""
+    """Connect to Ray while the block runs, or raise BatchStopped; a local Ray starts and stops with the block."""
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
         stack.callback(ray.shutdown)
@@ -101,7 +101,7 @@ def _connect(cluster: Cluster, folder: str) -> None:
 
 
 def embedded_documents(versions: Sequence[Version], settings: StageSettings) -> ray.data.Dataset:
-    """Return a lazy data set of the versions' numbers and results (`EmbeddedDocument`), in any order."""
+    """Return a lazy data set with each version's index in `versions` and its `EmbeddedDocument`, in any request."""
     rows = [{"document": n, "version": msgspec.json.encode(version)} for n, version in enumerate(versions)]
     most_workers = max(1, int(ray.cluster_resources()["CPU"]) - 1)
     return ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(

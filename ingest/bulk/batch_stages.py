@@ -58,7 +58,7 @@ class ReadAndEmbed:
         self._embedder = self._loop.run(self._stack.enter_async_context(open_embedder(settings.embedder)))
 
     def __call__(self, rows: Columns) -> Columns:
-        """Return an `EmbeddedDocument` (JSON) as `result` for each `version` (JSON)."""
+        """Return the column `result` with an `EmbeddedDocument` (JSON) for each `version` (JSON)."""
         versions = [msgspec.json.decode(bytes(version), type=Version) for version in rows["version"]]
         results = [msgspec.json.encode(document) for document in self._loop.run(self._read_and_embed(versions))]
         return {"document": rows["document"], "result": np.array(results, dtype=object)}

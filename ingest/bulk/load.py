@@ -26,10 +26,10 @@ from knowledge.embedding import EmbeddingUnavailable
 from knowledge.index import IndexUnavailable
 from telemetry.groups import first_failure
 
-MOST_UNAVAILABLE = 3  # a load stops after this many consecutive documents fail because a dependency is unavailable
+MOST_UNAVAILABLE = 3  # consecutive documents that fail because a dependency is unavailable; then the load stops
 SOON_SECONDS = 10.0  # a load waits for versions that become active within this time
 POLL_SECONDS = 0.2
-_CLOCKS_DIFFER_SECONDS = 1.0
+_CLOCK_SKEW_SECONDS = 1.0  # between this machine and the API's
 
 
 class BatchStopped(Exception):
@@ -48,9 +48,9 @@ class ApiRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A received file, by its position in the list, whose job is unfinished.
+    """A received file whose job is unfinished; `position` is its index in the list of files.
 
-    `write` writes its passages if they are already embedded.
+    `write` writes the file's passages to the index if they are already embedded.
     """
 
     position: int
@@ -75,14 +75,14 @@ class Target(Protocol):
         ...
 
     async def index(self, pending: Pending) -> LoadOutcome:
-        """Return a file's outcome once its job has ended."""
+        """Index a received file, or wait until a worker has; return its outcome once its job has ended."""
         ...
 
     async def approve(self, drafts: Sequence[LoadOutcome]) -> list[LoadOutcome]:
         """Approve drafts of one document."""
         ...
 
-    async def current(self, outcome: LoadOutcome) -> LoadOutcome:
+    async def refreshed(self, outcome: LoadOutcome) -> LoadOutcome:
         """Return the outcome with the version's current state."""
         ...
 
@@ -132,7 +132,7 @@ class _Load:
                 break
             outcome = await attempt(LoadOutcome(file=file), self._receive(file))
             if outcome.job_id is None:
-                self._end(position, outcome)
+                self._record_end(position, outcome)
             else:
                 pending.append(Pending(position=position, outcome=outcome))
         return pending
@@ -158,7 +158,7 @@ class _Load:
     async def _index_each(self, receive: MemoryObjectReceiveStream[Pending], scope: anyio.CancelScope) -> None:
         async with receive:
             async for file in receive:
-                self._end(file.position, await attempt(file.outcome, self._target.index(file)))
+                self._record_end(file.position, await attempt(file.outcome, self._target.index(file)))
                 if self._is_stopped:
                     scope.cancel()
 
@@ -173,7 +173,7 @@ class _Load:
                 outcomes = await self._target.approve([outcome for _, outcome in document_drafts])
             for (position, _), outcome in zip(document_drafts, outcomes, strict=True):
                 self.outcomes[position] = outcome
-                self._count(outcome)
+                self._count_unavailable(outcome)
 
     async def wait_until_active(self) -> None:
         """Wait until versions that start within SOON_SECONDS are active."""
@@ -181,20 +181,20 @@ class _Load:
         starts = {n: o.visible_from for n, o in enumerate(self.outcomes) if _begins_before(o, now + SOON_SECONDS)}
         latest = max([now, *filter(None, starts.values())])
         waiting = list(starts)
-        with anyio.move_on_after(latest - now + _CLOCKS_DIFFER_SECONDS):
+        with anyio.move_on_after(latest - now + _CLOCK_SKEW_SECONDS):
             while waiting:
                 for n in waiting:
-                    self.outcomes[n] = await attempt(self.outcomes[n], self._target.current(self.outcomes[n]))
+                    self.outcomes[n] = await attempt(self.outcomes[n], self._target.refreshed(self.outcomes[n]))
                 waiting = [n for n in waiting if self.outcomes[n].state is State.APPROVED]
                 if waiting:
                     await anyio.sleep(POLL_SECONDS)
 
-    def _end(self, position: int, outcome: LoadOutcome) -> None:
+    def _record_end(self, position: int, outcome: LoadOutcome) -> None:
         self.outcomes[position] = outcome
         self._display.end(outcome)
-        self._count(outcome)
+        self._count_unavailable(outcome)
 
-    def _count(self, outcome: LoadOutcome) -> None:
+    def _count_unavailable(self, outcome: LoadOutcome) -> None:
         if self._is_stopped:
             return
         if outcome.reason == UNAVAILABLE:

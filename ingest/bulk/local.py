@@ -18,8 +18,8 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadOrder:
-    """The tenant, uploader and approver of a load (no approver: the files stay drafts)."""
+class LoadRequest:
+    """The tenant, uploader and approver of a load; without an approver the files stay drafts."""
 
     tenant: str
     uploaded_by: str
@@ -29,25 +29,25 @@ class LoadOrder:
 class LocalTarget:
     """Load documents into the stores and the index of this process."""
 
-    def __init__(self, services: Services, order: LoadOrder) -> None:
+    def __init__(self, services: Services, request: LoadRequest) -> None:
         self.services = services
         self.at_once = services.settings.at_once
-        self.approves = order.approver is not None
-        self._order = order
+        self.approves = request.approver is not None
+        self._request = request
 
     async def receive(self, file: SourceFile) -> LoadOutcome:
         upload = Upload(
-            tenant=self._order.tenant,
+            tenant=self._request.tenant,
             file_name=file.path.name,
             metadata=file.metadata,
-            uploaded_by=self._order.uploaded_by,
+            uploaded_by=self._request.uploaded_by,
             document_id=file.document_id,
             path=file.name,
         )
         received = await self.services.uploads.receive(upload, _chunks(file.path))
-        indexed = received.version.state in (State.INDEXED, State.APPROVED)
+        is_indexed = received.version.state in (State.INDEXED, State.APPROVED)
         job_id = None if received.job.state is JobState.DONE else received.job.id
-        return self._outcome(LoadOutcome(file=file, was_there=indexed, job_id=job_id), received.version)
+        return self._outcome(LoadOutcome(file=file, was_there=is_indexed, job_id=job_id), received.version)
 
     async def prepare(self, pending: Sequence[Pending]) -> AsyncGenerator[Pending]:
         for file in pending:
@@ -60,7 +60,7 @@ class LocalTarget:
             job = await services.job_claims.claim(outcome.job_id or "", now=services.now())
             if job is not None:
                 await run_job(job, services, pending.write)
-            outcome = await self.current(outcome)
+            outcome = await self.refreshed(outcome)
             if outcome.state is not State.RECEIVED:
                 return outcome
             await anyio.sleep(POLL_SECONDS)
@@ -68,10 +68,10 @@ class LocalTarget:
     async def approve(self, drafts: Sequence[LoadOutcome]) -> list[LoadOutcome]:
         """Approve versions of one document at the same instant, so that an outdated one never answers."""
         screened = [await attempt(draft, self._screen(draft)) for draft in drafts]
-        decision = ApprovalDecision(by=self._order.approver or "", at=self.services.now())
+        decision = ApprovalDecision(by=self._request.approver or "", at=self.services.now())
         return [await attempt(draft, self._approve(draft, decision)) if draft.is_draft else draft for draft in screened]
 
-    async def current(self, outcome: LoadOutcome) -> LoadOutcome:
+    async def refreshed(self, outcome: LoadOutcome) -> LoadOutcome:
         return self._outcome(outcome, await self.services.catalogue.version(key_of(outcome)))
 
     async def _screen(self, draft: LoadOutcome) -> LoadOutcome:
@@ -79,11 +79,11 @@ class LocalTarget:
         return draft
 
     async def _approve(self, draft: LoadOutcome, decision: ApprovalDecision) -> LoadOutcome:
-        """Approve a draft if it still has the dates of its file, which the approver has seen."""
+        """Approve a draft, or raise DatesChanged if its dates no longer are those given with its file."""
         metadata = draft.file.metadata
         seen = Seen(effective_from=metadata.effective_from, effective_until=metadata.effective_until)
         await approve(key_of(draft), decision, self.services, seen)
-        return await self.current(draft)
+        return await self.refreshed(draft)
 
     def _outcome(self, outcome: LoadOutcome, version: Version) -> LoadOutcome:
         return LoadOutcome(

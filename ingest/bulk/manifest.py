@@ -17,7 +17,7 @@ _NO_METADATA = Metadata()
 
 
 class ManifestError(Exception):
-    """A manifest is invalid; the message contains the place and the reason."""
+    """A path or manifest is invalid; the message contains the place and the reason."""
 
 
 class ManifestEntry(MetadataFields):
@@ -26,7 +26,7 @@ class ManifestEntry(MetadataFields):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: str
-    readers: list[str] = Field(default=[EVERY_CUSTOMER], min_length=1)  # an empty list does not mean everybody
+    readers: list[str] = Field(default=[EVERY_CUSTOMER], min_length=1)  # an empty list must not mean every customer
 
 
 class Manifest(BaseModel):
@@ -90,7 +90,7 @@ def _files_of_path(path: Path) -> Iterator[SourceFile]:
         for file in sorted(path.rglob("*")):
             inside = file.relative_to(path)
             if file.is_file() and not any(part.startswith(".") for part in inside.parts):
-                yield SourceFile(path=_inside(path, str(inside), of=path), name=str(inside))
+                yield SourceFile(path=_path_inside(path, str(inside), named_in=path), name=str(inside))
 
 
 def manifest_files(folder: Path) -> Iterator[SourceFile]:
@@ -99,28 +99,28 @@ def manifest_files(folder: Path) -> Iterator[SourceFile]:
     Raises:
         ManifestError: the manifest is invalid.
     """
-    for entry in _read(folder / MANIFEST).documents:
+    for entry in _read_manifest(folder / MANIFEST).documents:
         yield SourceFile(
-            path=_inside(folder, entry.file, of=folder / MANIFEST),
+            path=_path_inside(folder, entry.file, named_in=folder / MANIFEST),
             name=entry.file.removeprefix("./"),
             document_id=entry.document_id,
             metadata=entry.metadata,
         )
 
 
-def _inside(folder: Path, name: str, *, of: Path) -> Path:
-    """Return the path of a file in a folder, with symbolic links resolved.
+def _path_inside(folder: Path, name: str, *, named_in: Path) -> Path:
+    """Return the path of a file in a folder, with symbolic links resolved; `named_in` (manifest or folder) names it.
 
     Raises:
         ManifestError: it is outside the folder.
     """
     file = (folder / name).resolve()
     if not file.is_relative_to(folder.resolve()):
-        raise ManifestError(f"{of}: {name} lies outside the folder: copy the file into the folder")
+        raise ManifestError(f"{named_in}: {name} lies outside the folder: copy the file into the folder")
     return file
 
 
-def _read(manifest: Path) -> Manifest:
+def _read_manifest(manifest: Path) -> Manifest:
     try:
         text = manifest.read_text("utf-8")
         return Manifest.model_validate(yaml.safe_load(text))
@@ -141,7 +141,7 @@ def _place_of(exc: yaml.YAMLError) -> str:
 
 
 def _line_of(node: yaml.Node | None, place: Sequence[str | int]) -> int:
-    """Return the line of the value at a place, or of the entry that lacks it."""
+    """Return the line of the value at a place (keys and list indices), or of the entry that lacks it."""
     for part in place:
         if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
             node = node.value[part]

@@ -18,7 +18,10 @@ NOT_TRIED = "not_tried"  # the reason of a document that was not tried because t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOutcome:
-    """The progress of a file; `was_there`: an earlier run indexed it; `reason`: why it failed or was not tried."""
+    """The state of a file in a load; `reason` is set if it failed or was not tried.
+
+    `was_there`: it was indexed before this load. `visible_from` is the start of its version (Unix seconds).
+    """
 
     file: SourceFile
     key: VersionKey | None = None
@@ -42,17 +45,17 @@ class LoadOutcome:
 
     @property
     def is_draft(self) -> bool:
-        """Whether it is waiting for approval."""
+        """Whether it is indexed and waits for approval."""
         return self.state is State.INDEXED and self.reason is None
 
     def __str__(self) -> str:
         if self.reason is None:
-            return f"{self.file.name}: {self.passages} passages, {self._history}"
+            return f"{self.file.name}: {self.passages} passages, {self._novelty}"
         detail = f": {self.detail}" if self.detail else ""
         return f"{self.file.name}: {self.reason}{detail}"
 
     @property
-    def _history(self) -> str:
+    def _novelty(self) -> str:
         """Whether the file is a new document, a new version of one, or unchanged since it was loaded."""
         version = self.key.version if self.key else 1
         if self.was_there:

@@ -64,7 +64,7 @@ class ApiTarget:
         body = await anyio.Path(file.path).read_bytes()
         form.add_field("file", body, filename=file.path.name, content_type="application/octet-stream")
         form.add_field("path", file.name)
-        for name, value in _fields(file.metadata, file.document_id):
+        for name, value in _form_fields(file.metadata, file.document_id):
             form.add_field(name, value)
         received = _Received.model_validate_json(await self._call("POST", "/v1/documents", body=form))
         key = VersionKey(tenant="", document_id=received.document_id, version=received.version)
@@ -82,7 +82,7 @@ class ApiTarget:
             try:
                 job = _Job.model_validate_json(await self._call("GET", f"/v1/jobs/{pending.outcome.job_id}"))
                 if job.state in (JobState.DONE, JobState.FAILED, JobState.DEAD):
-                    return await self.current(pending.outcome)
+                    return await self.refreshed(pending.outcome)
                 last_answer_at = anyio.current_time()
             except ApiRefused as exc:
                 if not exc.retryable or anyio.current_time() - last_answer_at >= PATIENCE_SECONDS:
@@ -92,7 +92,7 @@ class ApiTarget:
     async def approve(self, drafts: Sequence[LoadOutcome]) -> list[LoadOutcome]:
         return [await attempt(draft, self._approve(draft)) for draft in drafts]
 
-    async def current(self, outcome: LoadOutcome) -> LoadOutcome:
+    async def refreshed(self, outcome: LoadOutcome) -> LoadOutcome:
         return _outcome(outcome, await self._call("GET", _address(outcome)))
 
     async def _approve(self, draft: LoadOutcome) -> LoadOutcome:
@@ -108,7 +108,7 @@ class ApiTarget:
         body: aiohttp.FormData | aiohttp.JsonPayload | None = None,
         token: str | None = None,
     ) -> bytes:
-        """Return the body of a successful reply; raise ApiRefused for any other reply, or without one."""
+        """Return the body of a successful reply; raise ApiRefused for any other reply, or if there is none."""
         try:
             headers = {"authorization": f"Bearer {token or self._token}"}
             # Documents and tokens must not follow a redirect to another address.
@@ -133,7 +133,7 @@ class ApiTarget:
 
 @asynccontextmanager
 async def open_api(url: str, token: str, approver_token: str | None) -> AsyncGenerator[ApiTarget]:
-    """Open a running API with the uploader's and the approver's tokens; raise ApiRefused if it can't be used."""
+    """Connect to a running API; raise ApiRefused if it doesn't answer or rejects the uploader's `token`."""
     async with _session(url) as http:
         target = ApiTarget(http, token, approver_token)
         await target.check()
@@ -156,7 +156,7 @@ def _dates(metadata: Metadata) -> Mapping[str, str | None]:
     }
 
 
-def _fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]]:
+def _form_fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]]:
     values: Mapping[str, str | None] = {
         "title": metadata.title,
         "product": metadata.product,

@@ -73,7 +73,7 @@ class Bucket:
 
     @asynccontextmanager
     async def on_disk(self, file: SourceFile) -> AsyncGenerator[None]:
-        """Keep a file at its path on the local disk while the block runs; raise StorageUnavailable."""
+        """Keep a file at its path on the local disk while the block runs; raise StorageUnavailable if unreadable."""
         await self._fetch(file.name)
         try:
             yield
@@ -90,7 +90,7 @@ class Bucket:
 
 @contextmanager
 def open_source(places: Sequence[str], tls: TlsSettings) -> Iterator[Source]:
-    """Open local files and folders, or one `s3://bucket/prefix`; raise ManifestError as `find_files`."""
+    """Open local files and folders, or one `s3://bucket/prefix`; raise ManifestError as `find_files` does."""
     if len(places) != 1 or not places[0].startswith("s3://"):
         yield LocalFiles(find_files([Path(place) for place in places]))
         return

@@ -1,10 +1,10 @@
 """Restore an index, or fill a new one, from the catalogue and the originals alone.
 
-Both raise IndexUnavailable or CatalogueUnavailable, after which they can be run again.
-
-`rebuild` restores lost passages. `reindex` fills the next collection with this process's embedder and chunker
-while all services read the current one and write to both, then switches the alias when nothing is missing. If
+`rebuild` restores lost passages. `reindex` fills the next collection with this process's embedder and chunker while all
+services read the current collection and write to both. When the next one is complete, it switches the alias to it. If
 interrupted, it continues when run again.
+
+Both raise IndexUnavailable or CatalogueUnavailable, after which they can be run again.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ from knowledge.index import Index
 ReportVersion = Callable[[VersionKey, int, int, str], None]
 """Called after each version with its key, its number, the total, and the result."""
 PassageCounts = dict[tuple[VersionKey, bool], int]
-"""Number of passages per version that is done, and whether it was approved: a draft may have screening marks."""
+"""Number of passages by finished version, and whether it was approved then; if approved later, it is read again."""
 
 
 @dataclass(slots=True)
@@ -42,9 +42,9 @@ async def rebuild(services: Services, report: ReportVersion) -> Tally:
 
 
 async def reindex(services: Services, report: ReportVersion) -> Tally:
-    """Fill the next collection and switch all services to it; if a version fails, they keep the current one.
+    """Fill the next collection and switch all services to it; if a version fails, they keep the current collection.
 
-    Raises EmbedderMismatch if another embedder has started to fill it.
+    Raises EmbedderMismatch if another embedder has started to fill the next collection.
     """
     new_index = await services.index.next_index()
     done: PassageCounts = {}
@@ -58,7 +58,7 @@ async def reindex(services: Services, report: ReportVersion) -> Tally:
     if tally.failed:
         return tally
     await services.index.switch_to(new_index)
-    # Versions whose writing began before the next collection existed.
+    # Write the versions that a worker began to write before the next collection existed.
     await _write_each(services.catalogue, write, report)
     for (key, _), passages in done.items():
         await services.catalogue.set_passage_count(key, passages)
@@ -67,17 +67,20 @@ async def reindex(services: Services, report: ReportVersion) -> Tally:
 
 
 async def _rewrite(key: VersionKey, services: Services, new_index: Index, done: PassageCounts) -> bool:
-    """Chunk and embed one version into the new index, unless it is done; return whether it was written."""
+    """Chunk and embed one version into the new index, unless it has the same passages; return whether it was written.
+
+    Also write its window.
+    """
     version = await services.catalogue.version(key)
     is_written = False
-    state = (key, version.approved_by is not None)
-    if state not in done:
+    done_key = (key, version.approved_by is not None)
+    if done_key not in done:
         passages = passages_of(version, await read(version, services, ignore_progress))
         stored = await new_index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
         is_written = [passage.text for passage in stored] != [passage.text for passage in passages]
         if is_written:
             await write_points(key, passages, new_index.embed, replace(services, index=new_index), ignore_progress)
-        done[state] = len(passages)
+        done[done_key] = len(passages)
     await write_current_window(version, services.catalogue, services.index)
     return is_written
 

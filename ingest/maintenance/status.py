@@ -16,7 +16,10 @@ UNDER_WAY_SECONDS = 3600.0  # originals younger than this may belong to an uploa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantStatus:
-    """A tenant's versions and jobs at `now` (Unix seconds); `oldest_waiting` is an age in seconds (0: no job waits)."""
+    """A tenant's versions and jobs at `now` (Unix seconds).
+
+    `oldest_waiting` is the age in seconds of the oldest unfinished job (0: none).
+    """
 
     versions: tuple[Version, ...]
     jobs: dict[JobState, int]
@@ -55,7 +58,7 @@ async def read_status(
 
 
 def show_status(status: TenantStatus, console: Console) -> None:
-    """Print a status, failures last."""
+    """Print a status; the versions that could not be indexed come last."""
     versions, passages = Counter[State](), Counter[State]()
     for version in status.versions:
         state = version.state_at(status.now)

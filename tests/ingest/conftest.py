@@ -152,7 +152,7 @@ async def services(
     """Services by the test's clock, whose jobs only the test does."""
     async with (
         open_index(index_settings, loaded.embedder, terms) as index,
-        open_services(settings, index=index, parser=loaded.readers, works_jobs=False) as opened,
+        open_services(settings, index=index, parser=loaded.readers, with_worker=False) as opened,
     ):
         uploads = Uploads(opened.blobs, opened.catalogue, now=clock)
         yield replace(opened, now=clock, previewer=loaded.previewer, uploads=uploads)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from evals.sample_bank import sample_banks
 from ingest.app import create_app
-from ingest.bulk import LoadDisplay, LoadOrder, LoadOutcome, LocalFiles, LocalTarget, SourceFile, load
+from ingest.bulk import LoadDisplay, LoadOutcome, LoadRequest, LocalFiles, LocalTarget, SourceFile, load
 from ingest.catalogue import Metadata, Received, Stage, Upload, Version
 from ingest.job_runner import run_job
 from ingest.maintenance import read_status, show_status
@@ -25,7 +25,7 @@ from knowledge.passage import Passage
 from knowledge.withdrawals import Withdrawals, WithdrawalsSettings
 from tests.ingest import samples
 
-LOAD = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
+LOAD = LoadRequest(tenant="hanbit", uploaded_by="kim", approver="lee")
 REQUEST = Upload(tenant="hanbit", file_name="정기예금.md", metadata=Metadata(), uploaded_by="kim")
 TERMS = replace(REQUEST, document_id="term-deposit")
 
@@ -61,8 +61,8 @@ async def publish(services: Services, data: bytes, **changed: Any) -> Version:
     return await activate(version.key, "lee", services)
 
 
-async def load_files(services: Services, files: Sequence[SourceFile], order: LoadOrder = LOAD) -> list[LoadOutcome]:
-    return await load(LocalFiles(files), LocalTarget(services, order), LoadDisplay(Console(quiet=True)))
+async def load_files(services: Services, files: Sequence[SourceFile], request: LoadRequest = LOAD) -> list[LoadOutcome]:
+    return await load(LocalFiles(files), LocalTarget(services, request), LoadDisplay(Console(quiet=True)))
 
 
 def original_in(folder: Path, digest: str) -> Path:
