@@ -7,9 +7,9 @@ IngestError
 │   └── SecondPersonNeeded     403 second_person        somebody other than the uploader must decide
 ├── NotFound               404 not_found            it does not exist, or belongs to another tenant
 ├── MethodNotAllowed       405 method_not_allowed   the path does not support the method
-├── DuplicateContent       409 duplicate_content    the same bytes exist, with other metadata or as another document
+├── DuplicateContent       409 duplicate_content    the same bytes exist with other metadata; names the document
 ├── WrongState             409 wrong_state          the version's state does not allow this
-│   ├── Suspicious             409 suspicious           a passage instructs the model: no approval
+│   ├── Suspicious             409 suspicious           a passage instructs the model: not approvable
 │   └── DatesChanged           409 dates_changed        its dates or title changed since the approver saw them
 ├── OriginalChanged        409 original_changed     the stored bytes differ from the uploaded ones
 ├── CannotShow             422 cannot_show          a page of the original cannot be rendered or read
