@@ -141,7 +141,7 @@ async def _serve(settings: Settings) -> None:
 
 @app.command()
 def migrate() -> None:
-    """Migrate the SQL tables to this release; `serve` also does it if its database user may change tables."""
+    """Migrate the SQL tables to this release; `serve` migrates them too if its database user may change tables."""
     settings = settings_or_exit(CommandSettings)
     try:
         revisions = asyncio.run(

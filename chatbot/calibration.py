@@ -34,7 +34,7 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
     answerability: AnswerabilityWeights
 
     def misfit(self, *, embedder: str, model: str, probe: str) -> str:
-        """Name the served embedder, model and probe that this was not fitted with; empty if it fits all three."""
+        """Name each served part (embedder, model, probe) that the weights were not fitted with; empty if none."""
         fits = {
             f"the embedder {embedder}": embedder == self.embedder,
             f"the model {model}": model in (*self.models, UNKNOWN_MODEL),  # unknown while no endpoint is up

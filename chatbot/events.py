@@ -105,7 +105,7 @@ class _NumberedPassage(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, n: int, passage: Passage, **others: Any) -> Self:
-        """Build it from a passage; `others` are the remaining fields."""
+        """Return source `n` with the fields of a passage; `others` are the remaining fields."""
         return cls(
             n=n,
             document_id=passage.document_id,

@@ -19,7 +19,7 @@ ReadDimension = Literal["bytes_read_per_minute", "readers"]
 """The read limits, in addition to those of `chatbot.limits`; `readers` are open streams."""
 _MOST_CUSTOMERS = 10_000
 _MINUTE = 60.0
-_STREAMS_PER_MINUTE = 256  # repeated streams at most: even a short one costs processor time
+_STREAMS_PER_MINUTE = 256  # the most repeated streams: even a short one costs processor time
 _REFUSAL_SECONDS = 1.0  # before a repeated stream is refused: an immediate retry would cost as much as a stream
 
 

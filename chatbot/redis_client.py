@@ -205,7 +205,7 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
 async def open_redis(
     url: str, tls: TlsSettings = SYSTEM_TLS, *, max_connections: int = MAX_CONNECTIONS
 ) -> AsyncGenerator[Redis]:
-    """Open a client; its pool queues commands in a burst, and retries one time, immediately, on a stale connection."""
+    """Open a client; its pool queues commands in a burst, and retries a command once if its connection is stale."""
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections,

@@ -307,7 +307,7 @@ def pings(
 
 
 async def ping_index(index: Index, engine: AsyncEngine, *, now: Callable[[], float]) -> None:
-    """Check that the index answers, and that it holds passages if it should according to SQL.
+    """Check that the index answers, and that it holds passages if SQL has some that customers could read.
 
     Raises:
         IndexUnavailable: the index does not answer.

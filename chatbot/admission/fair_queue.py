@@ -1,10 +1,10 @@
 """A bounded fair queue for model slots, which reports queue positions.
 
 An answer gets its `Place` before any other work. An answer that could not start within the first-token target is
-rejected at once, with a retry time. Lower priority numbers are served first; vLLM uses the same numbers. Within one,
-tenants share by start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each tenant is a flow, and the next slot
-goes to the flow with the lowest start tag. A start tag is the virtual time at which the flow's previous work, divided
-by its weight, ends. `capacity.py` sets the number of slots. docs/decisions/0007-admission.md has the reasons.
+rejected at once, with a retry time. Lower priority numbers are served first; vLLM uses the same numbers. Within a
+priority, tenants share by start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each tenant is a flow, and the
+next slot goes to the flow with the lowest start tag. A start tag is the virtual time at which the flow's previous work,
+divided by its weight, ends. `capacity.py` sets the number of slots. docs/decisions/0007-admission.md has the reasons.
 """
 
 import math
@@ -83,7 +83,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """An answer was rejected: it would start late, the queue is full, or its tenant's share of it is (for hooks)."""
+    """An answer was rejected: it would start late, or the queue or its tenant's share of it is full (for hooks)."""
 
     priority: int
     reason: RejectionReason
@@ -109,7 +109,7 @@ class Place:
     waiting_since: float = 0.0
     served_at: float = 0.0
     tokens_to_read: float = 0.0
-    """Prompt tokens that the endpoints must read before its first token, including those of earlier answers."""
+    """Prompt tokens that the endpoints must read before this answer's first token, earlier answers' tokens included."""
     has_first_token: bool = False
     slot_given: anyio.Event = field(default_factory=anyio.Event)
 

@@ -108,7 +108,7 @@ def create_app(
 
 
 async def drain(app: FastAPI, *, seconds: float) -> None:
-    """Reject new questions, wait up to `seconds` until running answers end, then hand the rest over to other replicas.
+    """Reject new questions, wait up to `seconds` for running answers, then hand unfinished ones over to other replicas.
 
     If the drain is cancelled, hand them over at once.
     """

@@ -58,7 +58,7 @@ def key_pair(folder: Path) -> tuple[Path, Path]:
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read; it appears with its whole content."""
+    """Write a file that only its owner can read; an existing file is replaced atomically."""
     unfinished = path.with_name(f"{path.name}.tmp")
     unfinished.touch(mode=0o600)
     unfinished.write_bytes(content)

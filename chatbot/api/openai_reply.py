@@ -2,7 +2,7 @@
 
 The completion's id is the answer's id, so that `/v1/answers/{id}/…` accepts it. Citations are `url_citation`
 annotations: `start_index` and `end_index` are the offsets of the cited sentence (code points, the end not included),
-`url` is the bank's public page about the document, or the path of the passage at this API. Related passages are such
+`url` is the bank's public page about the document, or the path of the passage at this API. Related passages are
 annotations too, with both offsets at the end of the text. Events without a counterpart in the format (queued, sources,
 notice) are left out.
 """

@@ -97,7 +97,7 @@ def bank_contact(request: Request) -> str:
 
 
 def count_invalid_request(request: Request) -> RateLimited | None:
-    """Count an invalid request of an authenticated user towards their limit; return the error if it is reached."""
+    """Count an invalid request towards its user's limit, if the user is known; return an error at the limit."""
     services: Services = request.app.state.services
     who: Principal | None = getattr(request.state, "principal", None)
     if who is None:
@@ -122,7 +122,7 @@ def headers_of(exc: ChatError) -> dict[str, str]:
 def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
     """Reply to every error of the application with a problem document.
 
-    `formats` has the paths with another format, which applies to the paths below them too. Routes that are included
+    `formats` maps a path to another format, which applies to the paths below it too. Routes that are included
     afterwards document this response in OpenAPI.
     """
     app.router.responses["default"] = {"description": "a refusal", "content": _DOCUMENTED}

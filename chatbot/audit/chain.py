@@ -114,7 +114,7 @@ class ChainProblem:
 
 
 class AuditKeys:
-    """The keys that are derived from one secret: to sign rows, and to hash texts that only its holder can compare."""
+    """The keys derived from one secret: to sign rows, and to hash texts so that only its holder can compare them."""
 
     def __init__(self, secret: bytes) -> None:
         self._chain = hmac.digest(secret, b"audit chain", "sha256")

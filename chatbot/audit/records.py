@@ -52,7 +52,7 @@ class AuditOpened:
     history_length: int = 0
     """The number of earlier messages in the prompt."""
     client_message_count: int = 0
-    """How many of these the client sent in its request; they are not stored."""
+    """How many of these messages the client sent in its request; they are not stored."""
     reply: str = ""
     """The canned reply that is shown in place of an answer."""
     passage_hashes: tuple[str, ...] = ()

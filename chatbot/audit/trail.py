@@ -129,7 +129,7 @@ class Audit:
         """Write the closing row; a second call changes nothing.
 
         Raises:
-            AuditUnavailable: the row is not durable yet; this process retries until it ends.
+            AuditUnavailable: the row is not durable yet; this process retries as long as it runs.
             ValueError: as `open`.
         """
         await self._write(PendingRecord(closed))

@@ -174,7 +174,7 @@ class History:
     def __init__(
         self, redis: Redis, breaker: RedisBreaker, settings: HistorySettings, *, reads: Reads | None = None
     ) -> None:
-        """`reads` enforces read limits; without it there are none, as in commands beside the service."""
+        """`reads` enforces read limits; without it reads are unlimited, as in commands beside the service."""
         self._redis = redis
         self._breaker = breaker
         self._settings = settings
@@ -512,7 +512,7 @@ def path_to(messages: Sequence[StoredMessage], message_id: str | None) -> tuple[
 def allowed_in_prompt(
     branch: Sequence[StoredMessage], is_withdrawn: Callable[[PassageRef], bool]
 ) -> tuple[StoredMessage, ...]:
-    """Return the messages that a prompt may repeat: without questions that got a canned reply, and those replies.
+    """Return the messages that a prompt may repeat: without questions that got a canned reply, nor that reply.
 
     An answer with a withdrawn passage is left out too, and its question, which would otherwise seem unanswered.
     """

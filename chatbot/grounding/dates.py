@@ -77,7 +77,7 @@ _TIMES: Final = (
     rf"(?<![\d:.,])(?P<h>\d{{1,2}})\s?{_AM_OR_PM}",
     r"(?P<noon>정오|\bnoon\b)|(?P<night>자정|\bmidnight\b)",
 )
-_NOON_WORDS: Final = frozenset({"오후", "낮", "p"})  # 12 o'clock is noon with these, otherwise midnight
+_NOON_WORDS: Final = frozenset({"오후", "낮", "p"})  # after one of these words 12 o'clock is noon, otherwise midnight
 _AFTERNOON_HOURS: Final[Mapping[str, range]] = {  # the hours to which each word adds 12
     "오후": range(12), "저녁": range(12), "p": range(12), "낮": range(9), "밤": range(5, 12)
 }  # fmt: skip

@@ -13,7 +13,7 @@ _FINAL_NEGATION: Final = re.compile(
     r"(?:없|않|불가|못합|못한|아닙|금지|제외|안\s?(?:됩|돼))[가-힣\s]{0,6}[.!?)\s|*]*\Z"
 )
 _NEGATED_VERB: Final = re.compile(r"\b(?:can|could|may|is|are|do|does|will|must|shall)(?:\s?not|n't)\b", re.IGNORECASE)
-# Up to this length in characters, a negated verb of an English sentence counts as the main clause's.
+# Up to this length in characters, a negated verb in an English sentence is taken for the main clause's verb.
 _ONE_CLAUSE: Final = 160
 
 

@@ -75,7 +75,7 @@ _DAYS: Final = {
 }  # fmt: skip
 _HALVED: Final = r"(?=[ ]?(?:년|달|개월|시간)(?![가-힣]{2}))"
 
-# The first characters of numbers: trying each kind at every other character would take most of the time.
+# A number's possible first characters: trying each kind of number at every character would take most of the time.
 # In order: 10 million · $5m · 2½ · .5 · 1/4분기 · 5억 3천만 · 하루 · 영점오 · 이백만 · 스무 · 반 · a · two hundred
 _FIRST: Final = r"(?=[\d.¼½¾A-Za-z영일이삼사오육칠팔구십백천만억조한두세네석넉다여아열스서마쉰예하나닷엿보반])"
 _NUMBER = re.compile(

@@ -2,8 +2,8 @@
 
 Text is shown in whole words, the last word of a sentence only after the sentence is checked. Numbers, names and links
 are held back until they are complete, and shown only if a unit states them. A complete sentence must agree with one
-unit of the passages (`CheckedUnit.supports`); otherwise it is cut off and the unit is quoted. A sentence that begins
-with yes or no fails too, because no passage confirms a yes. The size of the feeds changes neither text nor citations.
+unit of the passages (`CheckedUnit.supports`); otherwise it is cut off and the nearest unit is quoted. A sentence that
+begins with yes or no fails too: no passage confirms a yes. The size of the feeds changes neither text nor citations.
 """
 
 import re

@@ -14,7 +14,7 @@ from knowledge.identity import Role
 
 MICRO = 1_000_000
 BUCKET_SPAN = 61
-"""Seconds for which a one-second bucket counts: then even a token spent at its end is 60 s old."""
+"""Seconds for which a one-second bucket counts, so that even a token spent at its end counts for 60 s."""
 
 Scope = Literal["tenant", "user", "model"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -154,7 +154,7 @@ class LedgerSettings(BaseModel, frozen=True):
         1, description="replicas: The limits are divided by this number of replicas while Redis is unavailable."
     )
     share_seconds: ClassVar[float] = 60.0  # seconds: how long a replica admits on its share; then 503
-    # answers: a tenant's newest ones, whose 95th percentile of tokens is reserved for an answer
+    # answers: of a tenant, the newest first; the 95th percentile of their tokens is reserved for an answer
     answers_remembered: ClassVar[int] = 128
     # answers: the fewest with a percentile; with fewer answers, the requested maximum is reserved
     answers_needed: ClassVar[int] = 20

@@ -1,7 +1,7 @@
 """The tokens that one replica may spend while Redis is unavailable: its share of the minute and the day's remainder.
 
-Pure bookkeeping on monotonic time, in seconds. Tokens that the replica reserved through Redis fill its buckets too: an
-outage does not add a full share to the minute before it. Requests are not counted, since each takes tokens.
+Pure bookkeeping on monotonic time, in seconds. Tokens that the replica reserved through Redis fill its buckets too, so
+that an outage does not add a full share to the minute before it. Requests are not counted, since each takes tokens.
 """
 
 from collections import OrderedDict
@@ -48,7 +48,7 @@ class Bucket:
 
 
 class OutageQuota:
-    """Admits reservations on one of `replicas` shares of the limits, for `seconds` from the first one in an outage."""
+    """Admits reservations on one of `replicas` shares of the limits, for the first `seconds` of an outage."""
 
     def __init__(self, *, replicas: int, seconds: float) -> None:
         self._replicas = replicas

@@ -116,7 +116,7 @@ async def _try_log_probabilities(endpoint: Endpoint) -> None:
 
 
 async def _sends_ids(endpoint: Endpoint, request: GenerationRequest) -> bool:
-    """Return whether the endpoint continues after token ids, and sends those of its answer."""
+    """Return whether the endpoint continues after token ids, and sends the ids of its answer."""
     try:
         return any([piece.token_ids async for piece in endpoint.stream(request)])
     except EndpointFailed:
@@ -152,7 +152,7 @@ async def _ask_tokenizer(endpoint: Endpoint) -> None:
 
 
 async def _continues_text(endpoint: Endpoint) -> bool:
-    """Return whether the endpoint continues a partial answer: its prompt is then shorter than with a complete one."""
+    """Return whether the endpoint continues a partial answer: the prompt is then shorter than with a complete one."""
     request = _request(_WORD, 1)
     answered_chat = Chat(messages=(*_WORD.messages, Message("assistant", _PREFIX)), tokens=_WORD.tokens)
     tokens_to_continue = await _prompt_tokens(endpoint, replace(request, prefix=_PREFIX))

@@ -304,7 +304,7 @@ class Capabilities:
     vocabulary: str = ""
     """A hash of model, tokenizer and template: endpoints with the same hash understand each other's ids."""
     counts: Sequence[int] = ()
-    """Its token counts of each of `SAMPLES`, and of a chat of two messages of one token."""
+    """Its token counts of each of `SAMPLES`, and of a chat of two messages with one token each."""
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ class PartialAnswer:
         return "".join(self.texts)
 
     def add(self, line: _OutputLine) -> None:
-        """Append a line of the log, without the ids before it that were dropped."""
+        """Append a line of the log; before that, remove the ids that the line reports as dropped."""
         if line.dropped:
             del self.ids[-line.dropped :]
         self.ids += line.ids

@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 SERVING_GROUPS: tuple[Group, ...] = ("primary", "canary", "fallback")
 """The groups whose answers customers see."""
-# The load relative to the mean above which conversations leave their home endpoint.
+# Conversations leave their home endpoint when its load exceeds this multiple of the mean.
 _LOAD_BOUND = 1.25
 _RETRY_SHARE = 0.1
 _MOST_SAVED_RETRIES = 10.0

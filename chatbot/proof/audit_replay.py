@@ -30,7 +30,7 @@ class KnownTexts:
 
     question: str | None
     prompt_question: str | None  # as in the prompt: the rewritten question if there was one
-    history: tuple[Message, ...] | None  # of the prompt; None also if a part of it is missing
+    history: tuple[Message, ...] | None  # the prompt's earlier messages; None also if one of them is missing
     answer: str | None
 
     @property
@@ -145,7 +145,7 @@ def known_texts(conversation: Conversation | None, opened: Opened, given_questio
 
 
 async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], ReplayFinding]:
-    """Return the passages that the customer could read then, and their finding; none if the finding is `GONE`.
+    """Return the passages that the customer could read then and their finding, or no passages if that is `GONE`.
 
     Raises:
         IndexUnavailable: the index is unavailable.

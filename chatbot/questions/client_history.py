@@ -21,7 +21,7 @@ class ClientMessage:
 
 
 MOST_MESSAGES: Final = 20
-# Of all messages together, as many as of one question: the cost of screening grows with the length.
+# All messages together may be as long as one question: the cost of screening grows with the length.
 MOST_CHARACTERS: Final = 4000
 
 

@@ -119,7 +119,7 @@ class LiveAnswer(Feed):
     async def confirm_ownership(self, outcome: bytes = b"") -> bool:
         """Wait until the log has all events and `outcome`; return whether this process still owns the answer.
 
-        If so, this process finishes it and does not hand it over any more. If this process dies first, its successor
+        If so, this process finishes the answer and no longer hands it over. If this process dies first, its successor
         ends the answer with `outcome`.
         """
         self.outcome = outcome

@@ -28,7 +28,7 @@ from knowledge.identity import Principal
 
 AnswerId = NewType("AnswerId", str)
 
-_OPEN = "answers:open"  # a sorted set of the hashes' keys of answers that have not ended, by the end of their leases
+_OPEN = "answers:open"  # a sorted set of open answers (the keys of their hashes), by the end of their leases
 _BEAT_KEEP_SECONDS = 3600  # how long the number of `may_have_lost_writes` is kept
 _READ_MARK_SECONDS = 2.5  # how long a mark "read" counts; a replica with readers of the answer renews it every second
 _MOST_ENTRIES = 500  # events of an answer that one poll reads: more than most answers have

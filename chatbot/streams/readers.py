@@ -116,7 +116,7 @@ class Readers:
                     return
 
     def check_readers(self, who: Principal) -> None:
-        """Raise `RateLimited` if the customer has too many streams of this process open; `edge` limits their total."""
+        """Raise `RateLimited` if the customer has too many open streams here; `edge` limits all customers' streams."""
         if self._of_customer[who.customer_id] >= self._parts.settings.readers_of_customer:
             raise RateLimited(scope="user", dimension="readers", retry_after=None)
 
@@ -156,7 +156,7 @@ class Answers:
 
     @classmethod
     def of(cls, parts: AnswerParts) -> "Answers":
-        """Create them for this process."""
+        """Create the three parts for this process."""
         writers = Writers(parts)
         elsewhere = ReadsElsewhere(parts)
         return cls(elsewhere, writers, Takeover(parts, writers, elsewhere), Readers(parts, writers, elsewhere))
@@ -165,7 +165,7 @@ class Answers:
         """End every read, and hand the answers of this process over to other replicas.
 
         Raises:
-            StoreUnavailable: the leases could not be given up; they lapse at the end of their term.
+            StoreUnavailable: the leases could not be ended; they lapse at the end of their term.
         """
         self.elsewhere.end_all()
         await self.writers.hand_over()

@@ -1,9 +1,9 @@
 """Leases and takeover: renew the leases of this process's answers, and continue or end the answers of dead replicas.
 
 Every writer renews its lease by a heartbeat, whose reply also reports cancels and readers on other replicas. An answer
-whose lease has lapsed is continued by a process that has readers of it. A process that received a cancel for it ends it
-at once, and any other process after the grace. `docs/decisions/0005-leases-and-epochs.md` lists what a successor may
-assume.
+whose lease has lapsed is continued by a process that has readers of it. A process that received its cancel ends it at
+once, and any other process ends it after the grace. `docs/decisions/0005-leases-and-epochs.md` lists the assumptions of
+a successor.
 """
 
 import math
@@ -42,7 +42,7 @@ class Takeover:
         self._reads = reads
         self._continue_answer: ContinueAnswer | None = None
         self._no_renewal_at = -math.inf
-        """When this process last saw Redis unavailable, or stood still and could not see whether it was."""
+        """When this process last saw Redis unavailable, or was paused and could not see whether it was."""
         self._to_cancel: set[AnswerId] = set()  # answers of other replicas that customers have cancelled here
 
     async def maintain_leases(self, continue_answer: ContinueAnswer) -> None:
@@ -62,7 +62,7 @@ class Takeover:
                 await self._writers.renew_leases()
             slept_at = anyio.current_time()
             await anyio.sleep(self._parts.settings.heartbeat)
-            if anyio.current_time() - slept_at > self._log.lease_seconds:  # this process stood still
+            if anyio.current_time() - slept_at > self._log.lease_seconds:  # this process was paused
                 self._no_renewal_at = anyio.current_time()
 
     async def _take_over_lapsed(self) -> None:

@@ -162,7 +162,7 @@ class Writers:
         return msgspec.structs.replace(failed(ChatError(), handoff=text), retryable=True)
 
     async def _write(self, live: LiveAnswer) -> None:
-        """Write the events of an answer until it ends; defer the rest if its log is then incomplete."""
+        """Write the events of an answer until it ends; if the log is incomplete then, defer the missing appends."""
         try:
             with contained("writer", self._parts.on_failure):
                 await self._log_and_publish(live)
@@ -326,7 +326,7 @@ class Writers:
                 live.stop_writing()
             elif live.stage == "writing":
                 live.scope.cancel()
-        while self._running:  # an append in flight would renew the lease after it is given up
+        while self._running:  # an append in flight would renew the lease after its end
             await self._changed.wait()
         if leases:
             await self._log.end_leases(leases)

@@ -280,7 +280,7 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
 
 
 async def probe_evidence(answering: Answering, unknown_share: float, place: Place) -> Evidence:
-    """Return the evidence level: ask the model of one passage after the other until the level is certain."""
+    """Return the evidence level: ask the model about one passage after the other until the level is certain."""
     turn = answering.turn
     weights = answering.services.answerability()
     score = 0.0
@@ -320,7 +320,7 @@ async def probabilities(
 
 
 async def quote_answer(answering: Answering, place: Place, *, is_certain: bool) -> None:
-    """Quote the units that rank close, or those of them that a fast model chooses."""
+    """Quote the units that rank close, or the ones among them that a fast model chooses."""
     turn, ranked = answering.turn, answering.ranked_units
     if not ranked:
         answering.show_canned_reply(CannedReply.CANNOT_VERIFY)

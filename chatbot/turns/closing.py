@@ -55,7 +55,7 @@ async def finish(
     with anyio.CancelScope(shield=True):
         if not await live.confirm_ownership(msgspec.msgpack.encode(result)):
             return
-        if live.ended:  # in an error, because its events could not be logged
+        if live.ended:  # by `LiveAnswer.fail`, because its events could not be logged
             result = msgspec.structs.replace(result, error=ChatError.code, retry_after=None, grounded=False)
         ended = EndedAnswer(turn, result, shown_in(turn, live.published))
         limits = await settle(ended, services)

@@ -126,7 +126,7 @@ async def load_conversation(question: Question, who: Principal, services: Servic
 
     def is_enough(messages: Sequence[StoredMessage]) -> bool:
         characters = sum(len(message.text) for message in branch_of(question, messages))
-        # A token has fewer than 20 characters, so this is more than the prompt takes.
+        # A token has fewer than 20 characters, so this is more text than fits into the prompt.
         return characters >= 20 * services.settings.history_tokens
 
     try:

@@ -156,7 +156,7 @@ class AnswerStream(EventSourceResponse):
         self._resumable = resumable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Raises an error for one reader too many, before anything is sent.
+        # Raises an error before anything is sent if the customer has too many readers.
         with self._readers.reading(self._who, self._answer_id, resumable=self._resumable):
             await super().__call__(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""Limits and their use: the caller's own; for admins also those of the tenant and its users, which they may reset."""
+"""Limits and their use: of the caller; for admins also of the tenant and its users, whose use they may reset."""
 
 import hashlib
 from typing import Annotated

@@ -76,7 +76,7 @@ def question_of(content: QuestionInRequest) -> Question:
     """Return the question, within the limits of every question.
 
     Raises:
-        RequestValidationError: it is empty, too long, or contains control characters.
+        RequestValidationError: the question is empty, too long, or contains control characters.
     """
     try:
         ask = Ask(message=content.text)
