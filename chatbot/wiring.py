@@ -110,7 +110,7 @@ async def open_services(
                     deferred=deferred,
                     on_failure=metrics.task_failed,
                     on_taken=metrics.answer_taken,
-                    handoff_text=banks.each(contact_sentences),
+                    handoff_text=banks.by_tenant(contact_sentences),
                 )
             ),
             answer_log=answer_log,

@@ -251,6 +251,7 @@ class LimitedConnection(HttpToolsProtocol):
             self._reply_timer = self.loop.call_later(self._limits.stalled_seconds, self._check_reply)
 
     def _check_reply(self) -> None:
+        """Reset the connection if the client has read nothing for too long; otherwise check again later."""
         self._reply_timer = None
         if not self._is_blocked:
             return

@@ -39,22 +39,22 @@ def serve_page(app: FastAPI, package: str, banks: Banks, *, demo: bool = False, 
 
     @app.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
-        return _fresh(page_of(index, _bank(request), demo=demo, sign_in=sign_in), "text/html")
+        return _no_cache_response(page_of(index, _bank(request), demo=demo, sign_in=sign_in), "text/html")
 
     @app.get("/web/bank.js", include_in_schema=False)
     async def script(request: Request) -> Response:
-        return _fresh(script_of(_bank(request)), "text/javascript")
+        return _no_cache_response(script_of(_bank(request)), "text/javascript")
 
     @app.get("/web/bank.css", include_in_schema=False)
     async def style(request: Request) -> Response:
-        return _fresh(style_of(_bank(request)), "text/css")
+        return _no_cache_response(style_of(_bank(request)), "text/css")
 
     @app.get("/web/logo", include_in_schema=False)
     async def logo(request: Request) -> Response:
         picture = _bank(request).logo_file
         if picture is None:
             return FileResponse(neutral, headers=_NO_CACHE)
-        return _fresh(picture.content, picture.media_type)
+        return _no_cache_response(picture.content, picture.media_type)
 
     def _bank(request: Request) -> Bank:
         return banks.of_host(request.headers.get("host", "").partition(":")[0])
@@ -63,7 +63,7 @@ def serve_page(app: FastAPI, package: str, banks: Banks, *, demo: bool = False, 
     app.mount("/web", _FreshFiles(directory=web, packages=[("edge", "web")]), name="web")
 
 
-def _fresh(content: str | bytes, media_type: str) -> Response:
+def _no_cache_response(content: str | bytes, media_type: str) -> Response:
     return Response(content, headers=_NO_CACHE, media_type=media_type)
 
 

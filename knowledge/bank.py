@@ -55,7 +55,7 @@ def _only(*names: str) -> AfterValidator:
 
 
 class Both(_Part, Generic[T]):
-    """A value in both languages."""
+    """A value in Korean and in English."""
 
     ko: T
     en: T
@@ -133,7 +133,7 @@ class Bank(_Part):
         """Return the bank's name in a language."""
         return self.names.ko if language == "ko" else self.names.en
 
-    def filled(self, text: str, language: Language) -> str:
+    def fill_in(self, text: str, language: Language) -> str:
         """Return the text with its placeholders replaced by the bank's name, telephone and helplines."""
         helplines = self.helplines
         return text.format(
@@ -169,13 +169,13 @@ class Banks:
         """Return the bank of a tenant."""
         return self._tenants.get(tenant, self.first)
 
-    def each(self, make: Callable[[Bank], T]) -> Callable[[str], T]:
+    def by_tenant(self, make: Callable[[Bank], T]) -> Callable[[str], T]:
         """Call `make` once per bank, and return a lookup of the results by tenant."""
         of_first = make(self.first)
         of_tenants = {tenant: make(bank) for tenant, bank in self._tenants.items()}
         return lambda tenant: of_tenants.get(tenant, of_first)
 
-    def welcomes(self, tenant: str, host: str) -> bool:
+    def may_sign_in(self, tenant: str, host: str) -> bool:
         """Return whether a tenant's people may sign in at a host; False if the host shows another bank's pages."""
         return self._hosts.get(host.lower(), self.of(tenant)) is self.of(tenant)
 
@@ -191,18 +191,18 @@ def read_banks(path: Path) -> Banks:
         BankRefused: the file cannot be read or is invalid.
     """
     try:
-        described = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)
+        fields = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise BankRefused(f"{path} cannot be read as YAML: {exc}") from exc
-    if not isinstance(described, dict):
+    if not isinstance(fields, dict):
         raise BankRefused(f"{path}: begin with `names:` (docs/bank.md has an example)")
-    tenants = described.pop("tenants", None) or {}
+    tenants = fields.pop("tenants", None) or {}
     if not isinstance(tenants, dict) or not all(isinstance(entry, dict) for entry in tenants.values()):
         raise BankRefused(f"{path}: tenants: write below each tenant the keys that differ from the first bank's")
-    first = _bank(path, described)
+    first = _validated_bank(path, fields)
     # A host shows one bank, so tenants don't inherit the first bank's hosts.
-    shared = {key: value for key, value in described.items() if key != "hosts"}
-    banks = {str(name): _bank(path, shared | entry, f"tenants.{name}.") for name, entry in tenants.items()}
+    shared = {key: value for key, value in fields.items() if key != "hosts"}
+    banks = {str(name): _validated_bank(path, shared | entry, f"tenants.{name}.") for name, entry in tenants.items()}
     hosts = [host.lower() for bank in (first, *banks.values()) for host in bank.hosts]
     if len(set(hosts)) < len(hosts):
         raise BankRefused(f"{path}: hosts: a host is listed twice; a host shows the pages of one bank")
@@ -221,10 +221,10 @@ BankFile = Annotated[Path, AfterValidator(_checked_bank_file)]
 """A setting with the path of a `BANK_FILE`; validation reads the file, so that errors show before anything starts."""
 
 
-def _bank(path: Path, described: Mapping[str, Any], where: str = "") -> Bank:
+def _validated_bank(path: Path, fields: Mapping[str, Any], where: str = "") -> Bank:
     """Return the validated bank, its logo's path resolved in the file's folder; `where` precedes the keys in errors."""
     try:
-        bank = Bank.model_validate(described)
+        bank = Bank.model_validate(fields)
         if bank.logo is not None:
             logo = path.parent / bank.logo
             _check_logo(logo)

@@ -1,8 +1,8 @@
 """The circuit breaker of one endpoint: closed, open, half open with exactly one probe (Nygard, "Release It!", 2007).
 
-Calls pass only while it is closed. One probe at a time decides when it closes again; each failed probe doubles the time
-until the next. Every call acquires a `Permit` and records its result with it. A result counts only if the breaker has
-not changed state since: a call that began before the breaker opened cannot close it.
+Calls pass only while it is closed. While it is open, single probes decide when it closes; each failed probe doubles
+the time until the next. Every call acquires a `Permit` and records its result with it. A result counts only if the
+breaker has not changed state since: a call that began before the breaker opened cannot close it.
 
 This is our own code because the libraries we tried let 50 of 50 concurrent calls through when half open.
 """
@@ -131,6 +131,7 @@ class Breaker:
         self._enter(BreakerState.OPEN)
 
     def _enter(self, state: BreakerState) -> None:
+        """Change the state, forget the results of earlier calls and, if it opens, set the time of the next probe."""
         self._state = state
         self._period += 1
         self._results.clear()

@@ -5,7 +5,7 @@ without a successful poll `readable` is false; the running answers are notified 
 stop and resumption is recorded with its author, time and reason, in the same transaction.
 
 The row of a withdrawn version is permanent: its points stay in the index for searches of an earlier time, and an index
-restored from a backup does not know that they have ended. A poll reads the stops, the number of version rows and the
+restored from a backup does not know of the withdrawal. A poll reads the stops, the number of version rows and the
 sum of their instants; it reads the rows themselves if either changed, and once a minute.
 
 The table also has the instants at which versions end or are replaced, because an index node that rejoins serves stale

@@ -69,7 +69,7 @@ def convert(weights: Path, folder: Path) -> None:
         converted = openvino.convert_model(_Vectors(model), example_input={name: example[name] for name in INPUTS})
     openvino.save_model(converted, folder / GRAPH)
     _save_tokenizer(model, folder / TOKENIZER)
-    _check(model, folder)
+    _check_vectors(model, folder)
 
 
 def _save_tokenizer(model: SentenceTransformer, file: Path) -> None:
@@ -81,7 +81,7 @@ def _save_tokenizer(model: SentenceTransformer, file: Path) -> None:
     tokenizer.save(str(file), pretty=False)
 
 
-def _check(model: SentenceTransformer, folder: Path) -> None:
+def _check_vectors(model: SentenceTransformer, folder: Path) -> None:
     """Load the written model as services do, and compare its vectors with those of sentence-transformers.
 
     Raises:

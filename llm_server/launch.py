@@ -95,7 +95,7 @@ async def serve(settings: ServeSettings, on_ready: Callable[[float], None]) -> N
                 group.start_soon(_forward_signals, signals, process, ready, stopping, grace)
                 group.start_soon(_warm_up, settings, began, ready, on_ready)
                 if settings.hung_seconds:
-                    group.start_soon(_watch, settings, ready, stopping)
+                    group.start_soon(_watch_for_hang, settings, ready, stopping)
                 await process.wait()
                 group.cancel_scope.cancel()
             if not stopping.is_set():
@@ -225,7 +225,7 @@ async def _warm_up(
     try:
         with anyio.fail_after(settings.start_seconds):
             async with _session(settings, timeout) as http:
-                while not await _healthy(http):  # noqa: ASYNC110  another process cannot set an event
+                while not await _is_healthy(http):  # noqa: ASYNC110  another process cannot set an event
                     await anyio.sleep(0.2)
                 await _ask_once(http, settings.profile)
     except TimeoutError as exc:
@@ -235,7 +235,7 @@ async def _warm_up(
     on_ready(time.monotonic() - began)
 
 
-async def _watch(settings: ServeSettings, ready: anyio.Event, stopping: anyio.Event) -> None:
+async def _watch_for_hang(settings: ServeSettings, ready: anyio.Event, stopping: anyio.Event) -> None:
     """Watch the engine after the warm-up.
 
     Raises:
@@ -256,7 +256,8 @@ def _session(settings: ServeSettings, timeout: aiohttp.ClientTimeout | None = No
     return aiohttp.ClientSession(settings.url, connector=connector, timeout=timeout or aiohttp.ClientTimeout(total=300))
 
 
-async def _healthy(http: aiohttp.ClientSession) -> bool:
+async def _is_healthy(http: aiohttp.ClientSession) -> bool:
+    """Return whether vLLM answers `/health` with 200."""
     try:
         async with http.get("/health") as reply:
             return reply.status == 200

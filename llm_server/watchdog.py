@@ -34,6 +34,7 @@ async def _wait_for_progress(http: aiohttp.ClientSession, model: str, last_count
     """Return once the server has answered a request for one token, or generated a token for another request."""
 
     async def ask() -> None:
+        """Repeat the request until it is answered, with any status."""
         body = {"model": model, "prompt": "1", "max_tokens": 1}
         while True:
             try:

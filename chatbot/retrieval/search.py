@@ -101,7 +101,7 @@ class Retrieval:
         self._reranker = reranker
         self._index = index
         self._banks = banks
-        self._coverage = banks.each(lambda bank: Coverage(index.terms, bank.synonyms, bank.own_names))
+        self._coverage = banks.by_tenant(lambda bank: Coverage(index.terms, bank.synonyms, bank.own_names))
         self._choices = ChoiceResolver(index.terms)
         self._passages = passages
 

@@ -24,8 +24,7 @@ log = structlog.get_logger(__name__)
 
 _FRESH_SECONDS = 1.0
 """The maximum age of the metadata when a browser is redirected, so that no browser is sent to a provider that is down;
-also the minimum time between two requests for metadata.
-"""
+also the minimum time between two requests for metadata."""
 _MOST_CODES = 8
 """The most concurrent code exchanges, because unauthenticated clients can send invalid codes."""
 _TOKEN_REFUSALS = frozenset(
@@ -85,6 +84,7 @@ class Provider:
         return self._metadata
 
     async def _read_metadata(self) -> None:
+        """Read the metadata; if that fails or the issuer differs, keep the former metadata, and note the failure."""
         url = f"{self._settings.issuer.rstrip('/')}/.well-known/openid-configuration"
 
         async def read(client: AsyncOAuth2Client) -> Metadata:

@@ -87,7 +87,7 @@ class _Routes:
             return JSONResponse({"name": None})
         except (CrossSite, SignInUnavailable, KeysUnavailable) as exc:
             return _refusal(exc)
-        return JSONResponse({"name": session.name, "person": self._sign_in.person(session)})
+        return JSONResponse({"name": session.name, "person": self._sign_in.person_id(session)})
 
     async def sign_out(self, request: Request) -> Response:
         try:

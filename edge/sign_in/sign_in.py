@@ -109,7 +109,7 @@ class SignIn:
             tokens = await self._provider.exchange_code(
                 reply["code"], verifier=pending.verifier, redirect_uri=origin + CALLBACK
             )
-            session, whose = await self._session(pending, tokens)
+            session, whose = await self._verified_session(pending, tokens)
         except (GrantRefused, TokenRefused) as exc:
             raise SignInRefused(str(exc) or "the provider does not accept the code") from exc
         except KeysUnavailable as exc:
@@ -148,7 +148,7 @@ class SignIn:
             raise TokenRefused("the session has ended: sign in again")
         return session
 
-    def person(self, session: Session) -> str:
+    def person_id(self, session: Session) -> str:
         """Return a pseudonymous id that is unique to the person, unlike a name."""
         whose = msgspec.json.encode(["person", self._settings.issuer, session.tenant, session.sub])
         return hmac.new(self._settings.session_key.get_secret_value().encode(), whose, hashlib.sha256).hexdigest()[:16]
@@ -214,7 +214,7 @@ class SignIn:
             error = reply.get("error", "")
             raise SignInRefused(f"the provider gave no code: {error if _ERROR.fullmatch(error) else '?'}")
 
-    async def _session(self, pending: PendingSignIn, tokens: Tokens) -> tuple[Session, list[str]]:
+    async def _verified_session(self, pending: PendingSignIn, tokens: Tokens) -> tuple[Session, list[str]]:
         """Verify the tokens; return the session and the names by which the provider can end it."""
         claims = await self._claims(tokens.id_token or "")
         nonce = claims.get("nonce")
@@ -224,7 +224,7 @@ class SignIn:
             raise TokenRefused("the provider's ID tokens have the API's audience too: take it out of them")
         principal = await self._authenticator.verify(tokens.access_token)
         host = pending.origin.partition("://")[2]
-        if not self._banks.welcomes(principal.tenant, host.partition(":")[0]):
+        if not self._banks.may_sign_in(principal.tenant, host.partition(":")[0]):
             raise TokenRefused("the host belongs to another tenant")
         names = (claims.get(name) for name in ("name", "preferred_username", "email", "sub"))
         session = Session(
@@ -284,7 +284,7 @@ class SignIn:
             raise TokenRefused("the session has ended at the provider: sign in again") from exc
         except SignInUnavailable:
             await self._sessions.release_claim(session_id, after=_AWAY_SECONDS)
-            return self._within_grace(session)
+            return self._require_grace(session)
         session = msgspec.structs.replace(
             session,
             access_token=tokens.access_token,
@@ -308,9 +308,9 @@ class SignIn:
         with anyio.move_on_after(within):
             while await self._sessions.is_being_renewed(session_id):  # noqa: ASYNC110  it may be another process
                 await anyio.sleep(_POLL_SECONDS)
-        return self._within_grace(await self.session(session_id, session.host))
+        return self._require_grace(await self.session(session_id, session.host))
 
-    def _within_grace(self, session: Session) -> Session:
+    def _require_grace(self, session: Session) -> Session:
         if session.token_ends + self._settings.grace < self._now():
             raise SignInUnavailable("the identity provider is unavailable and the session's token has expired")
         return session

@@ -46,8 +46,7 @@ SETTINGS = {
     "TURN__ANSWERABILITY__THRESHOLD": "0",  # one probe per question, whatever its result
 }
 IN_TIME = 15.0
-"""Maximum seconds to the first text of a good answer: the queue's target, and twice as much for answering and checks.
-"""
+"""The most seconds to the first text of a good answer: the queue's target, and twice that for answering and checks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

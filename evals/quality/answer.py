@@ -107,6 +107,7 @@ class Customer:
         return conversation
 
     async def _stream(self, question: str, conversation: str | None, headers: Mapping[str, str]) -> _ReceivedStream:
+        """Send a question, and return the stream of the last attempt; retry while the product asks for it."""
         fields = {"message": question, "conversation_id": conversation, "max_answer_tokens": self._max_answer_tokens}
         body = {name: value for name, value in fields.items() if value is not None}
         for _ in range(MOST_ATTEMPTS):
@@ -118,6 +119,7 @@ class Customer:
         return stream
 
     async def _attempt(self, body: Mapping[str, object], headers: Mapping[str, str]) -> _ReceivedStream:
+        """Send a question once; a refusal becomes a stream with one `error` event."""
         stream = _ReceivedStream()
         async with self._http.post("/v1/chat", json=body, headers=headers) as response:
             if response.status != 200:

@@ -174,6 +174,7 @@ def _near_miss_case(sample: Sample, recorded: RecordedAnswer) -> Case:
 def _case(
     sample: Sample, recorded: RecordedAnswer, check: RecordedAnswerCheck, dataset: Dataset, recording: Recording
 ) -> Case:
+    """Return a recorded question with the outcome for the customer if the threshold lets the question through."""
     answer = check.answer()
     is_asked = bool(recorded.probes) and not check.is_never_asked()
     if not is_asked or (recorded.model_text is not None and answer.refused):

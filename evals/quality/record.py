@@ -2,7 +2,7 @@
 
 For `evals gate` the model is asked only when a turn would ask it. For `evals calibrate` it is asked every question,
 however unlikely an answer is, since another threshold may let it through; each answerable question is also probed
-without the documents that answer it, so that the passages are near and wrong.
+without the documents that answer it, so that its passages are near but wrong.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence

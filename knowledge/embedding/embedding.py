@@ -132,12 +132,12 @@ class LocalEmbedder:
             raise EmbeddingUnavailable(f"{self._waiting_requests} requests are waiting for the embedder")
         self._waiting_requests += 1
         try:
-            return await self._encoded([_Job([self._config.query_prefix + text for text in texts], urgent=True)])
+            return await self._submit([_Job([self._config.query_prefix + text for text in texts], urgent=True)])
         finally:
             self._waiting_requests -= 1
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        return await self._encoded([_Job([self._config.passage_prefix + text], urgent=False) for text in texts])
+        return await self._submit([_Job([self._config.passage_prefix + text], urgent=False) for text in texts])
 
     async def aclose(self) -> None:
         """Stop the workers after their current batches; waiting requests fail with EmbeddingUnavailable."""
@@ -151,7 +151,7 @@ class LocalEmbedder:
                 if job.result.set_running_or_notify_cancel():
                     job.result.set_exception(EmbeddingUnavailable("the embedder is closed"))
 
-    async def _encoded(self, jobs: Sequence[_Job]) -> Vectors:
+    async def _submit(self, jobs: Sequence[_Job]) -> Vectors:
         """Submit the jobs to the workers, and return their vectors in order; cancel them if the caller is cancelled."""
         if self._closing:
             raise EmbeddingUnavailable("the embedder is closed")
@@ -165,7 +165,7 @@ class LocalEmbedder:
 
     def _work(self, encode: Encode) -> None:
         while jobs := self._next_batch():
-            self._encode(encode, [job for job in jobs if job.result.set_running_or_notify_cancel()])
+            self._run_batch(encode, [job for job in jobs if job.result.set_running_or_notify_cancel()])
 
     def _next_batch(self) -> list[_Job]:
         """Return the next batch of jobs, or an empty list when the embedder closes."""
@@ -217,7 +217,7 @@ class LocalEmbedder:
         queue.append(job)
         return True
 
-    def _encode(self, encode: Encode, jobs: list[_Job]) -> None:
+    def _run_batch(self, encode: Encode, jobs: list[_Job]) -> None:
         """Encode the jobs together, and set their results or their failure."""
         if not jobs:
             return

@@ -47,6 +47,7 @@ def cached_model(folder: Path) -> Path:
 
 
 def _digest(folder: Path) -> str:
+    """Return a digest of the model's source files and FORMAT; raise NotConverted if there are no weights."""
     source_files = sorted({file for pattern in SOURCES for file in folder.rglob(pattern)})
     files = [file for file in source_files if FOLDER not in file.relative_to(folder).parts]
     if not any(file.suffix in WEIGHTS for file in files):

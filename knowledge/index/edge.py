@@ -213,7 +213,7 @@ class EdgeEngine:
 
     async def _read(self, call: Callable[[], T], *, timeout: float | None = None) -> T:
         async with _deadline(timeout or self._read_timeout):
-            return await self._in_thread(self._readers, lambda: self._checked(call))
+            return await self._in_thread(self._readers, lambda: self._call_checked(call))
 
     async def _write(self, call: Callable[[], T], *, needed_bytes: int = _FREE_BYTES) -> T:
         def write() -> T:
@@ -222,7 +222,7 @@ class EdgeEngine:
             return call()
 
         async with _deadline(self._write_timeout):
-            return await self._in_thread(self._writer, lambda: self._checked(write))
+            return await self._in_thread(self._writer, lambda: self._call_checked(write))
 
     async def _in_thread(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         """Run the call in one of the threads; raise IndexUnavailable if `aclose` cancels it."""
@@ -237,7 +237,7 @@ class EdgeEngine:
                 raise IndexUnavailable("the index is closed") from None
             raise
 
-    def _checked(self, call: Callable[[], T]) -> T:
+    def _call_checked(self, call: Callable[[], T]) -> T:
         # Fail if the folder is lost; the engine would continue with its memory-mapped files.
         (self._folder / "lock").stat()
         return call()
@@ -265,12 +265,12 @@ class EdgeEngine:
     def _load_collections(self) -> None:
         folder = self._folder
         # A folder with only one of the two parts is a damaged collection.
-        for place in sorted({path.parent for path in (*folder.glob("*/shard"), *folder.glob("*/collection.json"))}):
-            for path in (place / "shard", place / "collection.json"):
+        for subfolder in sorted({path.parent for path in (*folder.glob("*/shard"), *folder.glob("*/collection.json"))}):
+            for path in (subfolder / "shard", subfolder / "collection.json"):
                 if not path.exists():
                     raise IndexUnavailable(f"{path} is missing")
-            description = msgspec.json.decode((place / "collection.json").read_bytes(), type=_Description)
-            self._collections[place.name] = _Collection(edge.EdgeShard.load(str(place / "shard")), description)
+            description = msgspec.json.decode((subfolder / "collection.json").read_bytes(), type=_Description)
+            self._collections[subfolder.name] = _Collection(edge.EdgeShard.load(str(subfolder / "shard")), description)
         aliases = folder / "aliases.json"
         if aliases.exists():
             self._aliases = msgspec.json.decode(aliases.read_bytes(), type=dict[str, str])

@@ -237,14 +237,14 @@ class Index:
             "visible_from": None if visible_from is None else instant(visible_from),
             "visible_until": None if visible_until is None else instant(visible_until),
         }
-        await self._set(interval, _version_filter(tenant, document_id, version))
+        await self._set_payload(interval, _version_filter(tenant, document_id, version))
 
     async def set_first_day(self, *, tenant: str, document_id: str, version: int, effective_from: date | None) -> None:
         """Set the date that citations of a version show; it does not affect visibility."""
         day = None if effective_from is None else effective_from.isoformat()
-        await self._set({"effective_from": day}, _version_filter(tenant, document_id, version))
+        await self._set_payload({"effective_from": day}, _version_filter(tenant, document_id, version))
 
-    async def _set(self, payload: Payload, only: Filter) -> None:
+    async def _set_payload(self, payload: Payload, only: Filter) -> None:
         for collection in await self._collections_to_write(own_vectors=False):
             await self._engine.set_payload(collection, only, payload)
 
@@ -286,7 +286,7 @@ class Index:
         await check_alias(self._engine, alias=self._settings.alias, vectors=_vectors_of(self._embedder))
 
     async def start(self, *, check: bool, read_only: bool) -> None:
-        """Check the engine and find its collection; create that unless `read_only`. Each use repeats a failed start.
+        """Check the engine, find the alias's collection or, unless `read_only`, create it. A failed start is retried.
 
         Raises:
             EmbedderMismatch: with `check`, another embedder filled the collection.
@@ -313,6 +313,7 @@ class Index:
             raise IndexUnavailable(str(exc)) from exc
 
     async def _collection_to_read(self) -> str:
+        """Return the collection to read, checking the alias each second; raise IndexUnavailable if there is none."""
         await self._ensure_started()
         if not self._is_pinned and time.monotonic() - self._alias_checked_at > _CHECK_EVERY:
             self._collection = await target_to_read(
@@ -357,10 +358,7 @@ class Index:
         return _direction(*vectors)
 
     async def _points_by_tenant(self, collection: str, tenant: str) -> Mapping[str, int]:
-        """Return the number of points of each tenant, cached for 5 s.
-
-        While one search counts, the others use the last result.
-        """
+        """Return each tenant's number of points, cached for 5 s; while a search counts, others use the last result."""
         counted_collection, counted_at, points = self._tenant_counts
         if counted_collection == collection and tenant in points:
             if time.monotonic() - counted_at <= _COUNT_EVERY:

@@ -1,7 +1,7 @@
 """The tables of identifiers: kind, pattern and an additional check.
 
 Patterns of `READ` match a reading of the text. Patterns of `LINKED` match a simplified reading: amounts, dates and
-counts are blanked out, and one character stands for the text between two groups of digits. It is a blank, a hyphen,
+counts are blanked out, and one character stands for the text between two groups of digits: a blank, a hyphen,
 `.` for another firm mark, or `~` for a weak link (a line break, "dash", the name of the other half). Over a weak link a
 number counts only with the kind's name nearby, or with a check digit. The group `hit`, if any, is the part to mask.
 """

@@ -151,6 +151,7 @@ class Terms:
         return dict.fromkeys(terms.pairs, pair_weight) | dict.fromkeys(terms.words, 1.0)
 
     def _terms_of(self, text: str) -> _TextTerms:
+        """Return the words and pairs of a text: stems and numbers, and in Korean text also topical morphemes."""
         plain = normalize("NFKC", text).lower()
         with self._lock:
             words = [self._word(match.group()) for match in _WORD.finditer(plain) if match.group() not in _STOPWORDS]

@@ -28,7 +28,7 @@ _POSTGRES_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 _PLAIN_TEXT_REASONS = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
 )
-_PLAIN_TEXT = "it speaks plain text: let it speak TLS, or let its URL ask for none"
+_PLAIN_TEXT = "it speaks plain text: enable TLS there, or write a URL without TLS"
 
 
 class TlsRefused(Exception):
@@ -94,9 +94,7 @@ class EncryptedSettings(BaseSettings):
 
 
 async def check_connections(connections: Callable[[], Iterable[Connection]]) -> None:
-    """Try every encrypted connection concurrently, within 5 s.
-
-    `connections` may block.
+    """Try every encrypted connection that `connections` (which may block) returns, concurrently and within 5 s.
 
     Raises:
         TlsRefused: a component answers, but TLS fails.

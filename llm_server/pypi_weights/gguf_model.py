@@ -47,7 +47,7 @@ def unpack_gguf(
     end_tokens = [metadata["tokenizer.ggml.eos_token_id"], metadata["tokenizer.ggml.padding_token_id"]]
     # No sampling defaults: vLLM would apply them to requests without sampling parameters.
     _write_json(folder / "generation_config.json", {"eos_token_id": sorted(set(end_tokens), reverse=True)})
-    tokenizer(metadata).write(folder)
+    read_tokenizer(metadata).write(folder)
 
 
 def _sources(listed: list[ReaderTensor]) -> Iterator[tuple[str, ReaderTensor]]:
@@ -136,6 +136,7 @@ def _shortest(value: float) -> float:
 
 
 def _quantization() -> dict[str, object]:
+    """Return the quantisation of the written weights, as vLLM reads it from `config.json`."""
     kind = {"num_bits": 8, "type": "int", "symmetric": True}
     group = {
         "targets": ["Linear"],
@@ -151,7 +152,7 @@ def _quantization() -> dict[str, object]:
     }
 
 
-def tokenizer(metadata: Mapping[str, Any]) -> Bpe:
+def read_tokenizer(metadata: Mapping[str, Any]) -> Bpe:
     """Return the file's tokenizer, without the placeholder tokens that pad the vocabulary."""
     tokens = metadata["tokenizer.ggml.tokens"]
     kinds = metadata["tokenizer.ggml.token_type"]

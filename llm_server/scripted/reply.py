@@ -183,6 +183,7 @@ class ReplyEncoder:
         return Usage(prompt, answer, prompt + answer, PromptTokensDetails(self._cached))
 
     def _logprobs(self, tokens: Sequence[GeneratedToken]) -> ChatLogprobs | None:
+        """Return the log probabilities of the tokens if a chat request asks for them; completions carry none."""
         if self._request.top_logprobs is None or not self._request.chat:
             return None
         return ChatLogprobs([self._logprob(token) for token in tokens])

@@ -16,7 +16,7 @@ def test_a_tenant_has_its_own_keys_and_the_first_bank_s_others(tmp_path: Path) -
     assert (dawn.names.en, dusk.names.en) == ("Dawn Bank", "Dusk Bank")
     assert (dawn.telephone, dusk.telephone) == ("1800-7000", "1800-9000")
     assert dusk.helplines == dawn.helplines
-    assert banks.each(lambda bank: bank.names.ko)("dusk") == "노을은행"
+    assert banks.by_tenant(lambda bank: bank.names.ko)("dusk") == "노을은행"
 
 
 def test_a_host_shows_one_bank_and_any_other_host_the_first(tmp_path: Path) -> None:
