@@ -55,11 +55,11 @@ class AnswerabilitySettings(BaseModel, frozen=True):
 
     threshold: float | None = Field(
         None,
-        description="ratio: A question is answered if the passages hold the answer with at least this probability.",
+        description="ratio: An answer is certain if the passages hold it with at least this probability.",
     )
     near: float | None = Field(None, description="ratio: Passages are shown as uncertain from this probability.")
     least_dense: float | None = Field(
-        None, description="ratio: The model is not asked if the nearest passage has a lower cosine."
+        None, description="ratio: A question is refused if its nearest passage has a lower cosine."
     )
 
     def override(self, weights: AnswerabilityWeights) -> AnswerabilityWeights:

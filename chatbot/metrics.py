@@ -106,7 +106,7 @@ class Metrics:
             ["task"],
         )
         self.deferred = gauge(
-            "chatbot_deferred_writes", "Writes of ended answers that wait for Redis: settlements and messages"
+            "chatbot_deferred_writes", "Writes of ended answers that wait for Redis: settlements, messages, keys, logs"
         )
         self.lost = counter(
             "chatbot_lost_writes",

@@ -23,8 +23,8 @@ class TraceSettings(BaseModel, frozen=True):
     otlp_endpoint: str | None = Field(
         None,
         description=(
-            "Spans and security events are sent to this OTLP/HTTP address, without a path. Without it they appear"
-            " only in the logs."
+            "Spans and security events are sent to this OTLP/HTTP address, without a path. Without it spans are"
+            " dropped, events only logged."
         ),
     )
     export_timeout: ClassVar[float] = 5.0  # seconds; the deadline of an export
