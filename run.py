@@ -286,6 +286,8 @@ class AnswerPrinter:
         print(f"\n   {kind}; {times}; {usage.prompt_tokens} + {usage.answer_tokens} tokens charged")
         for n in sorted(self.cited):
             print(f"   [{n}] {source_line(self.sources[n]) if n in self.sources else ''}", flush=True)
+        if self.degraded:
+            print("   No model answered: the warning above names its address; LLM_URLS sets another.")
         is_answered = self.done is not None and not self.degraded
         if self.expected_rate is None:
             if not self.cited:

@@ -419,7 +419,7 @@ def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     has_quote = quote.text != ""
     answering.degrade(DegradationLevel.QUOTED if has_quote else DegradationLevel.HANDOFF)
     answering.show(quote.events)
-    answering.show_canned_reply(CannedReply.UNAVAILABLE)
+    answering.show_canned_reply(CannedReply.PERSON if has_quote else CannedReply.UNAVAILABLE)
     answering.update(grounded=has_quote, quoted=has_quote, missing=exc.code)
 
 

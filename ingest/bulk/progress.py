@@ -114,7 +114,7 @@ def print_summary(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneI
 def _print_waiting(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneInfo) -> None:
     drafts = sum(outcome.is_draft for outcome in outcomes)
     if drafts:
-        where = "on the staff page, or by the same command with --approved-by NAME"
+        where = "on the staff page, or by the same command with --approved-by NAME (with --url also --approver-token)"
         console.print(f"waiting for approval: {drafts}, {where}", markup=False, soft_wrap=True)
     waiting = [o.visible_from for o in outcomes if o.state is State.APPROVED and o.visible_from is not None]
     if waiting:

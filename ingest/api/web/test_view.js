@@ -3,6 +3,7 @@
 import { namesIn } from "./controls.js";
 import { byId, el } from "./dom.js";
 import { bankNow, say, t } from "./i18n.js";
+import { renderPassage } from "./render.js";
 import { troubleLine } from "./trouble_line.js";
 
 export class TestView {
@@ -65,6 +66,6 @@ function hitView({ score, passage }) {
     { class: "card" },
     say(el("h3"), key, { title, version, page }),
     el("p", { class: "line muted" }, section, say(el("span"), "test_score", { score: score.toFixed(2) })),
-    el("p", { class: "text", lang: language }, text),
+    el("div", { class: "passage-text", lang: language }, ...renderPassage(text, [])),
   );
 }
