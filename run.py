@@ -391,7 +391,7 @@ def read_settings() -> tuple[ChatSettings, StaffSettings]:
 
 
 async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack) -> asyncio.subprocess.Process | None:
-    """Start Redis and vLLM unless the environment names others; return vLLM's process, without waiting for it."""
+    """Start Redis and vLLM unless the environment names others; return vLLM's process at once (None: not started)."""
     if are_unset("REDIS_URL"):
         os.environ["REDIS_URL"] = await stack.enter_async_context(redis_server(data, lock))
     # An endpoint without a tokenizer's folder needs e5-small too, for its tokenizer.

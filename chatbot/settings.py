@@ -249,7 +249,7 @@ class Settings(AuditCommandSettings):
     @field_validator("embedder")
     @classmethod
     def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
-        return embedder.below(info.data["weights_dir"])
+        return embedder.with_folder_in(info.data["weights_dir"])
 
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Self:

@@ -175,10 +175,10 @@ def run_task(
             dataset or parsed_task.dataset, limit=limit, answers=True, profile=model, data=Path(folder), split=split
         )
         finished = timed_run(replace(spec, contact=contact_of(parsed_task.bank)))
-    finish(finished, parsed_task.gates, output / f"{finished.dataset}-{model}")
+    write_and_check(finished, parsed_task.gates, output / f"{finished.dataset}-{model}")
 
 
-def finish(finished: summary.Run, gates: tuple[report.Gate, ...], stem: Path) -> None:
+def write_and_check(finished: summary.Run, gates: tuple[report.Gate, ...], stem: Path) -> None:
     """Write a run and its report side by side and print the measures; exit with code 1 if a gate is missed."""
     holds = write_report(finished, gates, stem)
     typer.echo(f"the worst cases to read: {stem.with_suffix('.md')}")
@@ -200,7 +200,7 @@ def write_report(finished: summary.Run, gates: tuple[report.Gate, ...], stem: Pa
 
 
 @app.command("dialogues")
-def talk(  # noqa: PLR0917  a command takes its options
+def run_live_dialogues(  # noqa: PLR0917  a command takes its options
     against: AgainstOption = None,
     profile: Annotated[str | None, typer.Option(help="Another profile than the task's.")] = None,
     task: Annotated[Path, typer.Option(help="Data set, profile and gates.")] = TASKS / "dialogues.yaml",
@@ -230,7 +230,7 @@ def talk(  # noqa: PLR0917  a command takes its options
         chatbot = running_chatbot(against, data_dir)
         finished = anyio.run(dialogues.run_dialogues, spec, chatbot, Console(stderr=True))
     spec.part.unlink(missing_ok=True)
-    finish(finished, parsed_task.gates, stem)
+    write_and_check(finished, parsed_task.gates, stem)
 
 
 @app.command("record")

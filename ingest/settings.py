@@ -93,7 +93,7 @@ class Settings(EncryptedSettings):
     @field_validator("embedder")
     @classmethod
     def _set_embedder_folder(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
-        return embedder.below(info.data["weights_dir"])
+        return embedder.with_folder_in(info.data["weights_dir"])
 
     @model_validator(mode="after")
     def _check_numbers(self) -> Self:

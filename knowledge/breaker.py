@@ -106,9 +106,9 @@ class Breaker:
         return Permit(-1, probe=False)
 
     def record(self, permit: Permit, result: CallResult | None) -> None:
-        """Count the result of a call; None if it has none, for instance because the client left.
+        """Count the result of a call; None: it has no result, for instance because the client left.
 
-        An abandoned probe is due again now.
+        A probe without a result is due again at once.
         """
         if permit.period != self._period:
             return

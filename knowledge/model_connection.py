@@ -204,9 +204,9 @@ class Connection:
                 return await self.read_body(response)
 
         with self.translating_errors():
-            return await self.within(reply(), "reply", until)
+            return await self.with_deadline(reply(), "reply", until)
 
-    async def within(self, work: Awaitable[_Result], phase: Phase, until: float) -> _Result:
+    async def with_deadline(self, work: Awaitable[_Result], phase: Phase, until: float) -> _Result:
         """Await a part of a call with a deadline in the event loop's time; `stop` ends the wait too."""
         wait = asyncio.timeout_at(0 if self.stopped else until)  # 0 is in the past of the event loop's time
         self._waits.add(wait)

@@ -24,7 +24,7 @@ import anyio
 from pydantic import BaseModel, ConfigDict
 
 from llm_server.profile import Profile
-from llm_server.watchdog import engine_hangs
+from llm_server.watchdog import wait_for_hang
 
 PR_SET_PDEATHSIG = 1
 # The interval of reading the engine's token count.
@@ -244,7 +244,7 @@ async def _watch_for_hang(settings: ServeSettings, ready: anyio.Event, stopping:
     await ready.wait()
     every = min(_WATCH_SECONDS, settings.hung_seconds / 2)
     async with _session(settings) as http:
-        await engine_hangs(http, settings.profile.served_name, every=every, patience=settings.hung_seconds)
+        await wait_for_hang(http, settings.profile.served_name, every=every, patience=settings.hung_seconds)
     if not stopping.is_set():
         waited = f"no token in {settings.hung_seconds:.0f} s"
         raise CannotServe(f"vLLM answers and generates nothing: {waited}. It is ended: start it again.")

@@ -12,7 +12,7 @@ _POLL_SECONDS = 1.0
 _METRICS_SECONDS = 5.0
 
 
-async def engine_hangs(http: aiohttp.ClientSession, model: str, *, every: float, patience: float) -> None:
+async def wait_for_hang(http: aiohttp.ClientSession, model: str, *, every: float, patience: float) -> None:
     """Return once the engine has generated nothing for `patience` seconds after a request for a token.
 
     The count is read every `every` seconds; `http` has the server's base URL.

@@ -383,11 +383,11 @@ class Endpoint(Connection):
         body = self._body(request, stream=True, stream_options={"include_usage": True}, return_token_ids=True)
         route = self._version + ("completions" if request.ids else "chat/completions")
         with self._span(request) as span, self.translating_errors():
-            response = await self.within(self.send("POST", route, body, _headers(span)), phase, deadline)
+            response = await self.with_deadline(self.send("POST", route, body, _headers(span)), phase, deadline)
             try:
                 await self.check_status(response)
                 while not (decoder.done or response.content.at_eof()):
-                    data = await self.within(response.content.readany(), phase, deadline)
+                    data = await self.with_deadline(response.content.readany(), phase, deadline)
                     for piece in decoder.feed(data):
                         yield piece
                         # Only a piece extends the deadline: a keep-alive or a chunk with only a role is not progress.

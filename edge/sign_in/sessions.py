@@ -123,7 +123,7 @@ class Sessions:
             await _in_time(commands.execute())
 
     async def claim_renewal(self, session_id: str, seconds: float) -> bool:
-        """Acquire the right to renew a session's token, across all replicas; it expires after `seconds`."""
+        """Claim the renewal of a session's token for `seconds`; return False if any replica holds the claim."""
         return bool(
             await _in_time(self._redis.set(self._key("renewing", session_id), _RENEWING, nx=True, px=_ms(seconds)))
         )

@@ -69,7 +69,7 @@ def expectation_of(name: str, expected: Sequence[Expectation]) -> Expectation | 
 
 
 async def report_files(folder: Path, files: Sequence[Path], console: Console) -> list[FileReport]:
-    """Read the files one by one."""
+    """Read the files one by one, and return a report of each."""
     async with open_parser(ParserSettings()) as parser:
         reports = []
         for path in track(files, console=console, transient=True):

@@ -59,11 +59,11 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPlan:
-    """The number of calls in each measurement."""
+    """The number of measured calls, of warm-up calls before them, and of passages that each tenant gets."""
 
     calls: int = 20
     warm_up: int = 2
-    documents: int = 12
+    passages: int = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ async def prepare(spec: ProductSpec, settings: Settings, plan: BenchPlan, consol
     """Load the sample documents, and copy the passages nearest to the question to every tenant that will ask."""
     names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + 1)]
     async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console) as (services, _):
-        await copy_passages(services.index, names, [QUESTION], plan.documents)
+        await copy_passages(services.index, names, [QUESTION], plan.passages)
         messages = await prompt_messages(services.index, names[0])
     return BenchSetup(tenants=iter(names), messages=messages)
 

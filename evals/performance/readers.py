@@ -345,7 +345,7 @@ def growth(n: int, resident: Sequence[float]) -> BenchFigure:
 
 
 def wrong_readers(readers: Sequence[Reader]) -> int:
-    """Return the number of readers with missing, repeated, unordered events, or not the first reader's events."""
+    """Return the number of readers with lost, repeated or reordered events, or with other events than the first one."""
     by_answer: defaultdict[str, list[Reader]] = defaultdict(list)
     for reader in readers:
         by_answer[reader.answer_id].append(reader)

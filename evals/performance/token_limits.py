@@ -85,7 +85,7 @@ class Refused(Exception):
 
 
 class Limiter(Protocol):
-    """Admit or refuse questions to the model."""
+    """Admits or refuses questions to the model."""
 
     async def ask(self, caller: str, question: str) -> int:
         """Return the tokens of the model's usage.

@@ -120,7 +120,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bars(msgspec.Struct, frozen=True, kw_only=True):
-    """The bank's limits: shares of answerable questions answered not right, and of unanswerable ones answered."""
+    """The bank's limits: the share of answerable questions with a wrong answer, and of unanswerable ones with any."""
 
     not_right: float
     invented: float

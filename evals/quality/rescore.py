@@ -201,6 +201,6 @@ def _plain(digits: str) -> str:
 def checked_answer(
     question: str, passages: Sequence[Passage], text: str, *, bank: Bank | None = None
 ) -> tuple[GroundingStream, list[Event]]:
-    """Return the checks after the whole text, and the events they emit."""
+    """Return the grounding checks after the whole text, and the events they emitted."""
     checks = GroundingStream(passages, question=question, language=language_of(question), bank=bank)
     return checks, [*checks.feed(text), *checks.close()]

@@ -82,7 +82,7 @@ class _Statement:
 
 
 def judge_answer(text: str, question: str, answers: Sequence[str]) -> Judgement:
-    """Return the best judgement of an answer over the known ones."""
+    """Return the best judgement of an answer over all known answers."""
     statements = _statements(text)
     facts = [answer for answer in answers if len(answer) <= LONGEST_FACT]
     texts = [answer for answer in answers if len(answer) > LONGEST_FACT]
@@ -94,7 +94,7 @@ def judge_answer(text: str, question: str, answers: Sequence[str]) -> Judgement:
 
 
 def _by_facts(text: str, statements: Sequence[_Statement], question: str, facts: Sequence[str]) -> Judgement:
-    """Judge by a fact, given in several spellings: it must occur, or its value must if it is a number."""
+    """Judge by a fact, given in several spellings: one of them must occur or, for a number, its value."""
     has_fact = holds_answer(text, facts)
     if has_fact and not holds_answer(question, facts):
         return Judgement.RIGHT
@@ -164,7 +164,7 @@ def _addresses(statement: _Statement, question: str, known: str) -> bool:
 
 
 def _is_other_amount(sentence: str, question: str, known: str) -> bool:
-    """Return whether a sentence states another amount of the known answer's kind, or free in place of an amount."""
+    """Return whether a sentence states another amount of the known answer's kind, or "free" in place of it."""
     amounts = quantities(known)
     others = unsupported_quantities(sentence, [known, question])
     if any(_is_same_kind(other, amount) for other in others for amount in amounts):

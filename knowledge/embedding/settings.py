@@ -92,7 +92,7 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
             return self.model
         return "" if self.folder is None else self.folder.name
 
-    def below(self, weights: Path) -> "EmbedderSettings":
+    def with_folder_in(self, weights: Path) -> "EmbedderSettings":
         """Return the settings with the folder set below `weights`, unless a folder or an endpoint is configured."""
         if self.folder is not None or self.url is not None:
             return self

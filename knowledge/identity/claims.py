@@ -17,7 +17,7 @@ Claims = Mapping[str, object]
 
 
 def principal_of(claims: Claims, issuer: Issuer, foreign_prefixes: tuple[str, ...] = ()) -> Principal:
-    """Return the principal that an issuer's claims describe; `foreign_prefixes` are the other issuers'.
+    """Return the principal that an issuer's claims describe; `foreign_prefixes` belong to the other issuers.
 
     Roles and groups are lists of names; AD FS and WSO2 send a single name as text. A group with a foreign prefix is
     ignored. If it were a reason to refuse the token, a user who creates such a group would lock out its members.

@@ -227,7 +227,7 @@ class Authenticator:
         """
         if self._principal_of_key is not None and token.startswith(SERVICE_KEY):
             return self._principal_of_key(token)
-        claims, issuer = await self._verified(token, grace=grace)
+        claims, issuer = await self._verified_claims(token, grace=grace)
         prefixes = {other.subject_prefix for other in self._issuers.values()}
         return principal_of(claims, issuer, tuple(prefixes - {"", issuer.subject_prefix}))
 
@@ -238,12 +238,12 @@ class Authenticator:
             TokenRefused: the token is invalid, or another issuer's.
             KeysUnavailable: the keys cannot be fetched.
         """
-        claims, named_issuer = await self._verified(token, audience=audience)
+        claims, named_issuer = await self._verified_claims(token, audience=audience)
         if named_issuer.issuer != issuer:
             raise TokenRefused("the token is from another issuer")
         return claims
 
-    async def _verified(
+    async def _verified_claims(
         self, token: str, *, audience: str | None = None, grace: float = 0.0
     ) -> tuple[dict[str, Any], Issuer]:
         """Return the claims and the issuer of a valid token; the default `audience` is the issuer's."""

@@ -211,7 +211,7 @@ class Index:
         return await self._with_collection(read)
 
     async def embed(self, passages: Sequence[Passage]) -> list[list[float]]:
-        """Return dense vectors for `upsert`; this is its slow step, which the pipeline times separately."""
+        """Return the vectors to pass to `upsert`; embedding is the slow step, so the pipeline times it separately."""
         try:
             return await self._embedder.embed_passages([indexed_text(passage) for passage in passages])
         except EmbeddingUnavailable as exc:

@@ -162,7 +162,7 @@ def _table(*rows: tuple[IdentifierKind, str, _Check]) -> tuple[tuple[IdentifierK
     return tuple((kind, re.compile(pattern, re.IGNORECASE), check) for kind, pattern, check in rows)
 
 
-def _run(least: int, most: int) -> str:
+def _digit_run(least: int, most: int) -> str:
     """Return a pattern of `least` to `most` digits, grouped in any way."""
     return rf"\d(?:{_ANY}?\d){{{least - 1},{most - 1}}}"
 
@@ -212,7 +212,7 @@ LINKED: Final = _table(
     (_K.RESIDENT_NUMBER, rf"{_BEFORE}(?:18|19|20)?\d\d{_FIRM}?{_MONTH_DAY}{_FAR}[1-8]\d{{6}}{_END}", _always),
     (_K.RESIDENT_NUMBER, rf"{_BEFORE}\d{{6}}-\d(?:\d{{6}}|[*xX●○#]{{6}})(?!\d)", _always),
     (_K.RESIDENT_NUMBER, rf"(?<!\d)(?:(?:18|19|20)?\d\d{_MONTH_DAY}|\d{{6}}){_FAR}\d{{7}}{_END}", _has_name),
-    (_K.RESIDENT_NUMBER, rf"(?<!\d)(?=\d\d{_ANY}?\d\d{_ANY}?[0-3]){_run(13, 13)}{_END}", _has_name),
+    (_K.RESIDENT_NUMBER, rf"(?<!\d)(?=\d\d{_ANY}?\d\d{_ANY}?[0-3]){_digit_run(13, 13)}{_END}", _has_name),
     (_K.RESIDENT_NUMBER, rf"(?<!\d)\d{{7}}{_FAR}\d\d{_MONTH_DAY}{_END}", _has_name),
     (_K.RESIDENT_NUMBER, r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])", _always),
     (_K.RESIDENT_NUMBER, rf"(?:ssn|social security)[^\d\n]{{0,20}}(?P<hit>\d{{3}}{_ANY}?\d\d{_ANY}?\d{{4}}){_END}",
@@ -243,7 +243,7 @@ LINKED: Final = _table(
     (_K.BUSINESS_NUMBER, rf"(?<!\d)\d{{3}}{_FAR}?\d\d{_FAR}?\d{{5}}(?!\d)", _has_name),
     (_K.ACCOUNT, r"(?<![\d-])(?!19|20|0\d{1,3}-\d{3,4}-\d{3,4}(?!-)|1[5-9]\d\d-|0?80-)(?=(?:-?\d){10,16}(?![\d-]))"
      r"\d{3,6}-\d{2,6}-\d{2,8}(?:-\d{1,4})?", _always),
-    (_K.ACCOUNT, rf"(?<![\d,.]){_run(10, 16)}{_END}", _has_name),
+    (_K.ACCOUNT, rf"(?<![\d,.]){_digit_run(10, 16)}{_END}", _has_name),
     # This many digits identify something in any context.
     (_K.ACCOUNT, rf"{_BEFORE}\d{{11,19}}{_END}", _always),
     (_K.ACCOUNT, r"(?<!\d)(?<!\d )\d(?: \d){9}(?! ?\d)", _always),

@@ -88,7 +88,7 @@ def _write_weights(
 
 
 def _write_tensor(name: str, tensor: ReaderTensor, arrays: Arrays) -> int:
-    """Write a tensor, with scales if it is rounded; return the bytes written."""
+    """Write a tensor, with scales if it is rounded to integers; return the number of bytes written."""
     out = arrays[name]
     scales = arrays.get(f"{name}_scale")
     step = ROWS if out.ndim == 2 else len(out)

@@ -98,7 +98,9 @@ def test_models_of_a_hub_are_fetched_at_their_commits_and_waited_for(tmp_path: P
         },
     )
     folder = f"/models/BAAI--bge-m3@{REVISION[:12]}"
-    assert EmbedderSettings(model="BAAI/bge-m3", revision=REVISION).below(Path("/models")).folder == Path(folder)
+    assert EmbedderSettings(model="BAAI/bge-m3", revision=REVISION).with_folder_in(Path("/models")).folder == Path(
+        folder
+    )
     for component in SERVICES:
         waits = waits_for(docs, component)
         assert f"until ls {folder}/fetched.json " in waits

@@ -33,7 +33,7 @@ async def fetched(name: str, weights: Path, hub: Hub) -> tuple[int, str]:
 async def test_a_hubs_model_is_fetched_once_and_converted(tmp_path: Path, tiny: Path) -> None:
     weights = tmp_path / "weights"
     with pytest.raises(EmbeddingUnavailable, match=f"run `llm-server fetch bank/tiny@{REVISION}`"):
-        async with open_embedder(SETTINGS.below(weights)):
+        async with open_embedder(SETTINGS.with_folder_in(weights)):
             pass
     async with serving_hub(tmp_path, tiny) as hub:
         status, output = await fetched(f"bank/tiny@{REVISION}", weights, hub)
@@ -44,7 +44,7 @@ async def test_a_hubs_model_is_fetched_once_and_converted(tmp_path: Path, tiny: 
     assert "model.safetensors" in sent
     assert set(sent).isdisjoint({"pytorch_model.bin", "onnx/model.json", "README.md"})
     assert hub.keys == {"Bearer token"}
-    async with open_embedder(SETTINGS.below(weights)) as embedder:
+    async with open_embedder(SETTINGS.with_folder_in(weights)) as embedder:
         assert (embedder.name, embedder.dimensions) == ("bank/tiny@0123456789ab", 32)
 
 

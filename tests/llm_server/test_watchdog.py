@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
-from llm_server.watchdog import engine_hangs
+from llm_server.watchdog import wait_for_hang
 from tests.conftest import free_port
 from tests.llm_server.test_launch import all_gone, descendants, serving, stand_in
 from tests.patience import patient
@@ -32,7 +32,7 @@ async def hangs(server: ScriptedModel, *, within: float) -> bool:
     """Return whether the watchdog detects a hang in time."""
     async with aiohttp.ClientSession(server.url) as http:
         with anyio.move_on_after(within) as waiting:
-            await engine_hangs(http, "scripted", every=0.1, patience=PATIENCE)
+            await wait_for_hang(http, "scripted", every=0.1, patience=PATIENCE)
     return not waiting.cancelled_caught
 
 
