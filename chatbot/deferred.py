@@ -139,7 +139,7 @@ class DeferredWrites:
         while self._waiting:
             await self._queue_emptied.wait()
 
-    def give_up(self) -> None:
+    def discard_waiting(self) -> None:
         """Count all waiting writes as lost, because this process ends."""
         while self._waiting:
             self._lose(next(iter(self._waiting)))

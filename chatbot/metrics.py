@@ -173,7 +173,7 @@ class Metrics:
             case Rejected(priority=priority, reason=reason):
                 self.rejected.labels(str(priority), reason).inc()
 
-    def answer_taken(self, reason: Literal["reader", "cancel", "orphan"]) -> None:
+    def answer_taken_over(self, reason: Literal["reader", "cancel", "orphan"]) -> None:
         """Count a takeover of an answer from another replica (a hook)."""
         self.takeovers.labels(reason).inc()
 

@@ -130,7 +130,7 @@ class PromptBuilder:
             probe_tokens=shared_tokens + max(probe_tokens, default=0),
         )
 
-    def choice(
+    def choice_prompt(
         self, question: str, *, before: Sequence[Message], excerpts: Sequence[Passage], language: Language
     ) -> Chat:
         """Return the prompt that asks for the number (from 1) of the excerpt that states the answer.

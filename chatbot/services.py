@@ -60,7 +60,7 @@ class TurnSettings(BaseModel, frozen=True):
     )
     finish_timeout: ClassVar[float] = 5.0  # seconds: the deadline of recording an answer's end
 
-    def answer_tokens(self, requested: int | None) -> int:
+    def answer_token_limit(self, requested: int | None) -> int:
         """Return the token limit of an answer; `requested` is the caller's limit, or None."""
         return self.max_answer_tokens if requested is None else min(requested, self.most_answer_tokens)
 

@@ -109,7 +109,7 @@ async def open_services(
                     settings=settings.answers,
                     deferred=deferred,
                     on_failure=metrics.task_failed,
-                    on_taken=metrics.answer_taken,
+                    on_taken=metrics.answer_taken_over,
                     handoff_text=banks.by_tenant(contact_sentences),
                 )
             ),

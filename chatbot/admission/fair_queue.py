@@ -166,7 +166,7 @@ class Admission:
     @slots.setter
     def slots(self, slots: int) -> None:
         self._slots = slots
-        self._fill()
+        self._assign_free_slots()
 
     @property
     def busy(self) -> int:
@@ -191,7 +191,7 @@ class Admission:
         """Prompt tokens per second: the profiles' rate, corrected by measured times to first tokens."""
         return self._prefill
 
-    def estimate(self, position: int) -> float:
+    def estimate_wait(self, position: int) -> float:
         """Return the estimated seconds until the answer at this position in the queue gets a slot."""
         return position / self._start_rate
 
@@ -304,7 +304,7 @@ class Admission:
         self._cost += _SMOOTHING * (place.cost - self._cost)
         self._order = None
         try:
-            self._fill()
+            self._assign_free_slots()
             self.notify(place)
             await self._wait_for_slot(place)
             yield
@@ -316,7 +316,7 @@ class Admission:
             with anyio.fail_after(_LONGEST_WAIT * self._settings.first_token_target):
                 await place.slot_given.wait()
         except TimeoutError as exc:
-            raise Overloaded(retry_after=max(1.0, self.estimate(1))) from exc
+            raise Overloaded(retry_after=max(1.0, self.estimate_wait(1))) from exc
 
     def record_first_token(self, place: Place) -> None:
         """Record that the endpoints have read the answer's prompt (idempotent)."""
@@ -330,7 +330,7 @@ class Admission:
             fastest = self._profile_prefill * _PREFILL_RANGE
             measured = min(max(place.tokens_to_read / seconds, slowest), fastest)
             self._prefill += _SMOOTHING * (measured - self._prefill)
-        self._fill()
+        self._assign_free_slots()
 
     def leave(self, place: Place) -> None:
         """Release the place and its slot (idempotent)."""
@@ -347,7 +347,7 @@ class Admission:
             self._drop_idle_flows(place.priority)
         place.state = "left"
         self._order = None
-        self._fill()
+        self._assign_free_slots()
 
     def notify(self, *places: Place) -> None:
         """Call `on_wait` of the given places, by default of all, whose position has changed."""
@@ -357,7 +357,7 @@ class Admission:
             if is_selected and has_changed and place.on_wait is not None:
                 place.notified_position = position
                 with contained("place"):  # still notify the others
-                    place.on_wait(position, self.estimate(position))
+                    place.on_wait(position, self.estimate_wait(position))
 
     async def notify_forever(self) -> None:
         """Call `notify` every `notify_every` seconds until cancelled."""
@@ -393,10 +393,10 @@ class Admission:
         start_tag += sum(place.cost for place in flow.places) / flow.weight
         return bisect_right(self._in_order(), (priority, start_tag), key=lambda entry: entry[:2])
 
-    def _fill(self) -> None:
+    def _assign_free_slots(self) -> None:
         """Assign free slots to the next places."""
         while self._busy < self._slots:
-            next_in_line = self._next()
+            next_in_line = self._next_place()
             if next_in_line is None:
                 return
             flow, place = next_in_line
@@ -405,7 +405,7 @@ class Admission:
                 return
             self._serve(flow, place)
 
-    def _next(self) -> tuple[Flow, Place] | None:
+    def _next_place(self) -> tuple[Flow, Place] | None:
         """Return the next place to serve, and its flow; None if no place waits."""
         candidates = []
         for (priority, _), flow in self._flows.items():

@@ -122,7 +122,7 @@ async def drain(app: FastAPI, *, seconds: float) -> None:
         with anyio.move_on_after(services.settings.finish_timeout + 1, shield=True), suppress(StoreUnavailable):
             await services.answers.hand_over()
             await services.deferred.retry()
-        services.deferred.give_up()
+        services.deferred.discard_waiting()
 
 
 async def until_stopped(app: FastAPI, *, drain_seconds: float, refuse_seconds: float = 0.0) -> None:

@@ -31,7 +31,7 @@ async def authenticate(
             has_credentials = True
             principal = await authenticator.verify(token)
     except TokenRefused as exc:
-        if has_credentials:  # a request without any is not an attempt to sign in
+        if has_credentials:  # a request without credentials is not an attempt to sign in
             siem.record_refusal(str(exc))
         raise Unauthenticated(str(exc)) from exc
     except CrossSite as exc:

@@ -156,7 +156,7 @@ class Anchors:
         anchored = await self.read()
         if anchored.names and anchored.names[-1] >= name:
             return None
-        new_heads = tuple(head for head in await self._audit.heads() if head not in anchored.known_heads)
+        new_heads = tuple(head for head in await self._audit.chain_heads() if head not in anchored.known_heads)
         data = msgspec.json.encode(Anchor(at=now, previous=anchored.digest, heads=new_heads))
         is_written = await _in_time(partial(self._store.write_once, name, data))
         return name if is_written else None

@@ -181,7 +181,7 @@ class ChainCheck:
         if not self._keys.has_valid_hmac(row):
             yield problem("edited", row, "the row's HMAC does not fit its content")
             return
-        if not matches(row):
+        if not columns_match_body(row):
             yield problem("reordered", row, "the row's columns differ from its signed content")
             return
         if row.sequence != sequence:
@@ -203,7 +203,7 @@ class ChainCheck:
             )
 
 
-def matches(row: AuditRow) -> bool:
+def columns_match_body(row: AuditRow) -> bool:
     """Return whether the columns of the row agree with its signed body."""
     try:
         entry = row.entry()

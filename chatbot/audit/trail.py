@@ -147,12 +147,12 @@ class Audit:
         """Return an answer's rows, the opening first."""
         return await self._read(select(AUDIT).where(AUDIT.c.answer_id == answer_id).order_by(AUDIT.c.kind.desc()))
 
-    async def unclosed(self, *, older_than: float, since: float = 0.0) -> tuple[AuditRow, ...]:
+    async def unclosed_rows(self, *, older_than: float, since: float = 0.0) -> tuple[AuditRow, ...]:
         """Return the opening rows from `since` to `older_than` (Unix seconds) that have no closing row."""
         is_opening = and_(AUDIT.c.kind == "opened", AUDIT.c.at >= since, AUDIT.c.at < older_than)
         return await self._read(select(AUDIT).where(is_opening, ~exists_other_row("closed")).order_by(AUDIT.c.at))
 
-    async def heads(self) -> tuple[ChainHead, ...]:
+    async def chain_heads(self) -> tuple[ChainHead, ...]:
         """Return the last row of every chain."""
         later = AUDIT.alias()
         is_last = ~exists().where(later.c.writer == AUDIT.c.writer, later.c.sequence > AUDIT.c.sequence)
@@ -198,14 +198,14 @@ class Audit:
         except UNAVAILABLE as exc:
             raise AuditUnavailable from exc
         problems += check.missing_heads()
-        for row in await self.unclosed(older_than=unclosed_before, since=since):
+        for row in await self.unclosed_rows(older_than=unclosed_before, since=since):
             problems.append(problem("unclosed", row, "nothing says how the answer ended"))
         unopened = select(AUDIT).where(AUDIT.c.kind == "closed", AUDIT.c.at >= since, ~exists_other_row("opened"))
         for row in await self._read(unopened):
             problems.append(problem("unopened", row, "nothing says that the answer began"))
         return problems
 
-    async def prepare(self) -> None:
+    async def migrate_tables(self) -> None:
         """Migrate the tables to this release's schema."""
         try:
             await migrate(self._engine, SCHEMA)
@@ -328,7 +328,7 @@ async def open_audit(
         AuditUnavailable: the database is unavailable.
     """
     audit = Audit(engine, settings)
-    await audit.prepare()
+    await audit.migrate_tables()
     async with anyio.create_task_group() as group:
         group.start_soon(supervise, "audit", audit.write_forever, on_failure)
         try:

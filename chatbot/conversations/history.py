@@ -252,7 +252,7 @@ class History:
             "most_messages": self._settings.page_messages,
             "most_bytes": self._settings.page_bytes,
         }
-        keys, args = Keys(owner, conversation_id), [msgspec.msgpack.encode(options)]
+        keys, args = ConversationKeys(owner, conversation_id), [msgspec.msgpack.encode(options)]
         async with nullcontext() if self._reads is None else self._reads.exclusive_read(owner.customer_id):
             reply = await self._breaker.call(lambda: self._page(keys=keys.for_scripts, args=args))
             if self._reads is not None:
@@ -271,12 +271,12 @@ class History:
         answers = [message.id for message in messages if message.answer_id is not None]
         if not answers:
             return {}
-        key = Keys(owner, conversation_id).answers
+        key = ConversationKeys(owner, conversation_id).answers
         stored = cast("list[bytes | None]", await self._breaker.call(lambda: self._redis.hmget(key, answers)))
         pairs = zip(answers, stored, strict=True)
         return {answer_id: msgspec.json.decode(data, type=Feedback) for answer_id, data in pairs if data}
 
-    async def containing(self, owner: Principal, answer_id: str) -> Conversation:
+    async def load_by_answer(self, owner: Principal, answer_id: str) -> Conversation:
         """Return the conversation of an answer, with at least the messages from the answer's question on.
 
         Raises:
@@ -294,7 +294,7 @@ class History:
         Raises:
             NotFound: the conversation has no such answer.
         """
-        keys = [Keys(owner, conversation_id).answers]
+        keys = [ConversationKeys(owner, conversation_id).answers]
         args = [msgspec.msgpack.encode({"answer_id": answer_id}), msgspec.json.encode(feedback)]
         if not await self._breaker.call(lambda: self._rate(keys=keys, args=args)):
             raise NotFound("answer not found")
@@ -306,7 +306,7 @@ class History:
 
         Return False, and write nothing, if the conversation does not exist and is not created.
         """
-        keys = Keys(owner, conversation_id)
+        keys = ConversationKeys(owner, conversation_id)
         options = {
             "conversation_id": conversation_id,
             "may_create": messages[0].role == "user",
@@ -344,7 +344,7 @@ class History:
         Raises:
             NotFound: the customer has no such conversation.
         """
-        keys = Keys(owner, conversation_id)
+        keys = ConversationKeys(owner, conversation_id)
         options = {
             "conversation_id": conversation_id,
             "remember_seconds": self._settings.begin_within,
@@ -370,7 +370,7 @@ def answer_key(owner: Principal, answer_id: str) -> str:
     return f"{owner_prefix(owner)}:answer:{answer_id}"
 
 
-class Keys:
+class ConversationKeys:
     """The keys of one conversation; `for_scripts` has them in the order of the scripts' KEYS."""
 
     def __init__(self, owner: Principal, conversation_id: str) -> None:

@@ -194,7 +194,7 @@ class Ledger:
             except StoreUnavailable as exc:
                 may_be_executed = exc.may_be_executed
         try:
-            return reservation_with(limits=self._take_quota(scopes, reservation_id, tokens), local=True)
+            return reservation_with(limits=self._admit_on_quota(scopes, reservation_id, tokens), local=True)
         except ChatError:
             if may_be_executed:  # then Redis must release it
                 rejected = reservation_with(limits=self._quota_limits(scopes), local=True)
@@ -223,9 +223,9 @@ class Ledger:
         self._outage_quota.record(self._scopes(caller), reservation_id, tokens, now=self._monotonic())
         return self._limits_after_charge(caller, reply)
 
-    def _take_quota(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int) -> Limits:
+    def _admit_on_quota(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int) -> Limits:
         try:
-            self._outage_quota.take(scopes, reservation_id, tokens, now=self._monotonic())
+            self._outage_quota.admit(scopes, reservation_id, tokens, now=self._monotonic())
         except RateLimited as exc:
             exc.limits = self._quota_limits(scopes)
             raise
@@ -262,7 +262,7 @@ class Ledger:
 
     def _extend_quota(self, reservation: Reservation, more_tokens: int) -> Limits | None:
         try:
-            return self._take_quota(self._scopes(reservation.caller), reservation.id, more_tokens)
+            return self._admit_on_quota(self._scopes(reservation.caller), reservation.id, more_tokens)
         except (StoreUnavailable, RateLimited):
             return None
 

@@ -69,13 +69,13 @@ class OutageQuota:
         bucket.spent_since = 0
 
     def record(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int, *, now: float) -> None:
-        """Record the tokens of a reservation, or of its extension, that Redis or `take` has admitted."""
+        """Record the tokens of a reservation, or of its extension, that Redis or `admit` has admitted."""
         self._reserved[reservation_id] = self._reserved.get(reservation_id, 0) + tokens
         if len(self._reserved) > MOST_RESERVATIONS:  # another replica has settled the oldest
             self._reserved.popitem(last=False)
         self._add(scopes, tokens, now)
 
-    def take(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int, *, now: float) -> None:
+    def admit(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int, *, now: float) -> None:
         """Admit a reservation, or its extension, on this replica's share, or record nothing.
 
         Raises:

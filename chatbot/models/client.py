@@ -140,7 +140,7 @@ class Models:
             Overloaded: the endpoints' queues are full.
             ModelUnavailable: no endpoint can answer, or none finished in time.
         """
-        most_tokens = min(sampling.max_tokens + sampling.thinking_tokens, self._room(chat))
+        most_tokens = min(sampling.max_tokens + sampling.thinking_tokens, self._tokens_left(chat))
         answer = Generation(
             chat, sampling, most_tokens=most_tokens, count=self.counter.count, partial_answer=partial_answer
         )
@@ -228,7 +228,7 @@ class Models:
         The probabilities are equal if no choice is among the most likely tokens, if the choices' total probability is
         below `least_mass`, or if the endpoint rejects requests for one token. The errors are those of `stream`.
         """
-        self._room(chat)
+        self._tokens_left(chat)
         attempts = _Attempts(self.pool, conversation_id)
         request = GenerationRequest(
             chat=chat, sampling=Sampling(max_tokens=1), cache_salt=cache_salt, priority=priority
@@ -250,7 +250,7 @@ class Models:
             else:
                 return choice_probabilities(top_tokens.logprobs, choices, least_mass=least_mass)
 
-    def _room(self, chat: Chat) -> int:
+    def _tokens_left(self, chat: Chat) -> int:
         """Return how many tokens fit after the chat into the largest context of a primary; raise `TooLarge` if none."""
         contexts = (e.capabilities.context_tokens for e in self.pool.of_group("primary") if e.checked)
         largest = max(contexts, default=UNKNOWN_CONTEXT)
@@ -296,7 +296,7 @@ class _Attempts:
         failed_once = [(e, exc) for e, exc in self.failures if e in candidates and failed.count(e) == 1]
         cut_once = [e for e, exc in failed_once if isinstance(exc, ReplyBroken)]
         if self.mid_answer:
-            return pick(not_failed) or pick(not_failed, override=True) or pick(cut_once)
+            return pick(not_failed) or pick(not_failed, even_open=True) or pick(cut_once)
         return pick(not_failed) or pick([e for e in cut_once if e.group != "canary"])
 
     def record_failure(self, endpoint: Endpoint, exc: EndpointFailed, *, mid_answer: bool) -> None:

@@ -128,7 +128,7 @@ async def _ask_tokenizer(endpoint: Endpoint) -> None:
     capabilities = endpoint.capabilities
     two_exchanges = [Message(role, "x") for role in ("system", "user", "assistant", "user")]
     try:
-        short_prompt = await endpoint.tokenize(two_exchanges[:2], strings=True)
+        short_prompt = await endpoint.tokenize(two_exchanges[:2], with_strings=True)
         long_prompt = await endpoint.tokenize(two_exchanges)
         samples = [(await endpoint.tokenize(text)).tokens for text in SAMPLES]
     except EndpointFailed:
@@ -138,7 +138,7 @@ async def _ask_tokenizer(endpoint: Endpoint) -> None:
         added_tokens = (await endpoint.ask("/tokenizer_info", None, TokenizerReply)).added_tokens_decoder
         capabilities.special_tokens = SpecialTokens([token["content"] for token in added_tokens.values()])
     markers = capabilities.special_tokens.markers
-    tokenized = await endpoint.tokenize("\n".join(markers), strings=True)
+    tokenized = await endpoint.tokenize("\n".join(markers), with_strings=True)
     texts_of_ids = zip(tokenized.tokens, tokenized.token_strs or (), strict=False)
     capabilities.special_ids = frozenset(token for token, text in texts_of_ids if text in markers)
     in_short = sum(token in capabilities.special_ids for token in short_prompt.tokens)

@@ -357,7 +357,7 @@ class Endpoint(Connection):
         special_tokens: SpecialTokens = FAMILY_TOKENS,
         template_kwargs: Mapping[str, object] | None = None,
     ) -> None:
-        base, self._version = _base(URL(url))
+        base, self._version = _split_url(URL(url))
         super().__init__(http, base, access=access, address=address)
         self.deadlines = deadlines
         self.group = group
@@ -487,7 +487,7 @@ class Endpoint(Connection):
             raise ReplyBroken(f"{self.name}: the reply of {path} cannot be read") from exc
 
     async def tokenize(
-        self, content: str | Sequence[Message], *, strings: bool = False, seconds: float = METADATA_SECONDS
+        self, content: str | Sequence[Message], *, with_strings: bool = False, seconds: float = METADATA_SECONDS
     ) -> TokenizerReply:
         """Tokenize a text, or messages with the chat template, through vLLM's `/tokenize`."""
         body: dict[str, object] = {"model": self.model}
@@ -495,7 +495,7 @@ class Endpoint(Connection):
             body |= {"prompt": content, "add_special_tokens": False}
         else:
             body |= {"chat_template_kwargs": self._template_kwargs, "messages": self.messages(content)}
-        if strings:
+        if with_strings:
             body["return_token_strs"] = True
         reply = await self.ask("/tokenize", body, TokenizerReply, seconds=seconds)
         if not reply.tokens:
@@ -527,7 +527,7 @@ class Endpoint(Connection):
             span.end()
 
 
-def _base(url: URL) -> tuple[URL, str]:
+def _split_url(url: URL) -> tuple[URL, str]:
     """Split a URL into its base and its routes' version prefix: "v1/", or "" if the URL names an unversioned route."""
     path = url.path.rstrip("/")
     names_route = path.endswith("/chat/completions")

@@ -179,9 +179,9 @@ class Pool:
         """The endpoints that are not stopped."""
         return [endpoint for endpoint in self.members if not endpoint.stopped]
 
-    def pick(self, conversation_id: str, members: Collection[Endpoint], *, override: bool = False) -> Endpoint | None:
-        """Return the endpoint to call, or None if none is available; `override` ignores breakers."""
-        candidates = [e for e in members if e.available or (override and not e.stopped)]
+    def pick(self, conversation_id: str, members: Collection[Endpoint], *, even_open: bool = False) -> Endpoint | None:
+        """Return the endpoint to call, or None if none is available; `even_open` permits open breakers."""
+        candidates = [e for e in members if e.available or (even_open and not e.stopped)]
         if not candidates:
             return None
         calls = sum(e.in_flight for e in candidates) + 1

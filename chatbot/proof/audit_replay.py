@@ -8,7 +8,7 @@ question (docs/decisions/0010-replay.md).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from chatbot.audit import AuditKeys, AuditRow, Closed, Opened, Versions, matches, passage_hash
+from chatbot.audit import AuditKeys, AuditRow, Closed, Opened, Versions, columns_match_body, passage_hash
 from chatbot.chat import Message
 from chatbot.conversations import Conversation, History, path_to
 from chatbot.errors import IndexUnavailable, NotFound
@@ -56,7 +56,7 @@ async def replay(
         raise NotFound("no audit row names this answer")
     keys = context.audit.keys
     rows_result = rows_finding(rows, keys)
-    opened, closed = entries(rows) if rows_result.standing is ReplayStanding.SAME else (None, None)
+    opened, closed = decode_entries(rows) if rows_result.standing is ReplayStanding.SAME else (None, None)
     replayed = Replayed(
         answer_id=answer_id,
         opened=opened,
@@ -90,7 +90,7 @@ async def replay(
 
 def rows_finding(rows: Sequence[AuditRow], keys: AuditKeys) -> ReplayFinding:
     """Check the signatures of the rows; `chatbot audit verify` checks their chain."""
-    changed = [row for row in rows if not (keys.has_valid_hmac(row) and matches(row))]
+    changed = [row for row in rows if not (keys.has_valid_hmac(row) and columns_match_body(row))]
     if changed:
         where = ", ".join(f"{row.kind} (writer {row.writer}, row {row.sequence})" for row in changed)
         return ReplayFinding(
@@ -102,7 +102,7 @@ def rows_finding(rows: Sequence[AuditRow], keys: AuditKeys) -> ReplayFinding:
     return ReplayFinding("rows", ReplayStanding.SAME, detail)
 
 
-def entries(rows: Sequence[AuditRow]) -> tuple[Opened | None, Closed | None]:
+def decode_entries(rows: Sequence[AuditRow]) -> tuple[Opened | None, Closed | None]:
     """Return the opening and closing entries of the rows."""
     decoded = [row.entry() for row in rows]
     opened = next((entry for entry in decoded if isinstance(entry, Opened)), None)

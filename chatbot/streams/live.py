@@ -45,7 +45,7 @@ class LiveAnswer(Feed):
 
     # --- its state ---------------------------------------------------------------------------------------------------
 
-    def move(self, event: StageEvent) -> None:
+    def change_stage(self, event: StageEvent) -> None:
         """Change to the stage that follows an event."""
         self.stage = STAGES[self.stage][event]
 
@@ -126,7 +126,7 @@ class LiveAnswer(Feed):
         if self.is_written_here:
             self._emitted.set()
             await self._next_batch_done.wait()
-        self.move("confirm")
+        self.change_stage("confirm")
         return self.stage != "elsewhere"  # an answer that `fail` has ended is still finished here
 
     # --- its writer logs and publishes events ------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class LiveAnswer(Feed):
         """Publish entries to all connections; the first `pending_count` pending events are among them."""
         del self._pending[:pending_count]
         if any(entry.event.ends for entry in batch):
-            self.move("end")
+            self.change_stage("end")
         self.add(batch)
         if not self.is_written_here:
             self.close()
@@ -186,7 +186,7 @@ class LiveAnswer(Feed):
 
     def stop_writing(self) -> None:
         """Stop writing: another replica continues, settles and records the answer."""
-        self.move("leave")
+        self.change_stage("leave")
         self.scope.cancel()
         self.stop_unread_timer()
         self._next_batch_done.set()

@@ -52,7 +52,7 @@ from chatbot.services import Services
 from chatbot.streams import LiveAnswer
 from chatbot.turns.closing import finish
 from chatbot.turns.quoting import CHOSEN_FROM, choice_prompts, chosen_units, may_choose
-from chatbot.turns.state import Turn, shown_in, sources, text_of
+from chatbot.turns.state import Turn, shown_events, sources, text_of
 from knowledge.profiles import AnswerMode
 
 log = structlog.get_logger(__name__)
@@ -425,7 +425,7 @@ def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
 
 def logged_quotes(turn: Turn, live: LiveAnswer) -> Sequence[Event]:
     """Return the events of the previous writer's answer if it consists of quotes; otherwise no events."""
-    logged = shown_in(turn, live.published)
+    logged = shown_events(turn, live.published)
     only_quotes = all(isinstance(event, Token | Citation) for event in logged)
     has_citation = any(isinstance(event, Citation) for event in logged)
     return logged if only_quotes and has_citation and not live.output else ()

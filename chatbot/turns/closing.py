@@ -17,7 +17,7 @@ from chatbot.questions import handoff
 from chatbot.records import AnswerResult, TurnFinished
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer
-from chatbot.turns.state import Turn, passage_refs, question_message, shown_in, sources, text_of
+from chatbot.turns.state import Turn, passage_refs, question_message, shown_events, sources, text_of
 from telemetry.supervision import contained
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ async def finish(
             return
         if live.ended:  # by `LiveAnswer.fail`, because its events could not be logged
             result = msgspec.structs.replace(result, error=ChatError.code, retry_after=None, grounded=False)
-        ended = EndedAnswer(turn, result, shown_in(turn, live.published))
+        ended = EndedAnswer(turn, result, shown_events(turn, live.published))
         limits = await settle(ended, services)
         await remember_answer(ended, services)
     with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope, contained("record"):
@@ -80,7 +80,7 @@ async def remember_answer(ended: EndedAnswer, services: Services) -> None:
     The question was appended before the answer; it is appended again because Redis may have lost it in a failover.
     """
     turn, now = ended.turn, services.now()
-    if turn.in_history:
+    if turn.question_in_history:
         messages = [question_message(turn), answer_message(ended, at=now)]
         append = partial(services.history.append, turn.who, turn.conversation_id, messages, now=now)
         await services.deferred.write("history", append)

@@ -69,7 +69,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         counted = await services.models.with_token_count(prompt.answer, conversation_id=conversation.id)
         prompt = replace(prompt, tokens=counted.tokens)
     sampling = Sampling(
-        max_tokens=settings.answer_tokens(question.max_answer_tokens),
+        max_tokens=settings.answer_token_limit(question.max_answer_tokens),
         thinking_tokens=settings.thinking_tokens if services.models.may_think else 0,
         temperature=settings.regeneration_temperature if question.id else settings.temperature,
     )

@@ -48,7 +48,7 @@ class OrphanedRecords:
     async def scan(self) -> list[AuditRow]:
         """Return the records that are orphaned now."""
         older_than = self._now() - self._least_age
-        rows = await self._audit.unclosed(older_than=older_than, since=older_than - _WINDOW_SECONDS)
+        rows = await self._audit.unclosed_rows(older_than=older_than, since=older_than - _WINDOW_SECONDS)
         running = await self._log.running_answers({AnswerId(row.answer_id): row.tenant for row in rows})
         return [row for row in rows if row.answer_id not in running]
 

@@ -53,6 +53,6 @@ def choice_prompts(
     """Return two prompts that ask for a unit's number: in the order of the ranking, and in the opposite order."""
     excerpts = [replace(passages[unit.n - 1], text=unit.text[:_LONGEST_EXCERPT]) for unit in ranked]
     return tuple(
-        prompts.choice(question, before=before, excerpts=ordered, language=language)
+        prompts.choice_prompt(question, before=before, excerpts=ordered, language=language)
         for ordered in (excerpts, excerpts[::-1])
     )

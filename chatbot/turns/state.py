@@ -70,7 +70,7 @@ class Turn:
         return self.search.standalone or self.screened.text
 
     @property
-    def in_history(self) -> bool:
+    def question_in_history(self) -> bool:
         """Whether the history has the question: otherwise the turn has a notice."""
         return NoticeCode.HISTORY_UNAVAILABLE not in {notice.code for notice in self.notices}
 
@@ -85,7 +85,7 @@ def text_of(events: Sequence[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Token))
 
 
-def shown_in(turn: Turn, published: Sequence[Event]) -> tuple[Event, ...]:
+def shown_events(turn: Turn, published: Sequence[Event]) -> tuple[Event, ...]:
     """Return the answer's texts, citations, related passages and notices, without the turn's notices and progress."""
 
     def is_shown(event: Event) -> bool:

@@ -37,7 +37,7 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
         return
     seconds_since_opening = services.now() - turn.search.as_of
     turn = replace(turn, opened_at=time.monotonic() - seconds_since_opening)
-    outcome = outcome_of(taken)
+    outcome = decode_outcome(taken)
     if outcome is not None:
         await finish(turn, live, outcome, services)
         return
@@ -58,7 +58,7 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
         await answer(turn, live, services.admission.enter_unconditionally(turn.who), services)
 
 
-def outcome_of(taken: TakenOver) -> AnswerResult | None:
+def decode_outcome(taken: TakenOver) -> AnswerResult | None:
     """Return the previous writer's outcome; None if there is none yet, or if this release cannot decode it."""
     try:
         return msgspec.msgpack.decode(taken.outcome, type=AnswerResult) if taken.outcome else None

@@ -102,5 +102,5 @@ async def test_writes_pending_at_the_end_of_a_process_are_counted_as_lost() -> N
     lost: list[WriteKind] = []
     writes, store = DeferredWrites(DeferredSettings(), on_lost=lost.append), Store()
     await writes.write("history", lambda: store.take(1))
-    writes.give_up()
+    writes.discard_waiting()
     assert (writes.waiting, lost) == (0, ["history"])

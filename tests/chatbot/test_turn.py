@@ -168,7 +168,7 @@ async def test_a_question_that_redis_stores_late_is_stored_with_its_answer(redis
     history = History(redis, breaker, HistorySettings())
     breaker.is_late = True
     turn = await open_turn(bank.question(), bank.who, bank.but(history=history))
-    assert turn.in_history
+    assert turn.question_in_history
     await breaker.deliver()
     await remember_answer(EndedAnswer(turn, AnswerResult()), bank.but(history=history))
     kept = await history.load(bank.who, turn.conversation_id)
@@ -180,7 +180,7 @@ async def test_a_question_not_sent_to_redis_is_not_stored(nowhere: Redis, bank: 
     with pytest.raises(StoreUnavailable):
         await breaker.call(nowhere.ping)
     turn = await open_turn(bank.question(), bank.who, bank.but(history=History(nowhere, breaker, HistorySettings())))
-    assert not turn.in_history
+    assert not turn.question_in_history
 
 
 async def test_the_model_reads_the_name_of_the_customers_bank_only(bank: Bank, tmp_path: Path) -> None:

@@ -50,7 +50,10 @@ def each_prompt() -> Iterator[tuple[str, Chat]]:
         yield f"answer {case}", prompt.answer
         for n, probe in enumerate(prompt.probes):
             yield f"probe {n} {case}", probe
-        yield f"repair {case}", builder.choice(question, before=prompt.before, excerpts=passages, language=language)
+        yield (
+            f"repair {case}",
+            builder.choice_prompt(question, before=prompt.before, excerpts=passages, language=language),
+        )
 
 
 def canned_replies() -> str:

@@ -119,7 +119,7 @@ async def conversation_with(
         NotFound: the answer does not exist, or belongs to another customer.
     """
     try:
-        return await history.containing(who, answer_id)
+        return await history.load_by_answer(who, answer_id)
     except NotFound:
         _, lease_left = await answer_log.touch(who, answer_id, "")
         if lease_left is not None:

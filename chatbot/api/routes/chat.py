@@ -165,7 +165,7 @@ OnSent = Callable[[int], None]
 """Called with the size in bytes of each sent event; the first stream of an answer is not metered and has none."""
 
 
-async def encode(
+async def encode_events(
     readers: Readers, who: Principal, answer_id: AnswerId, *, after: int, on_sent: OnSent | None = None
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield the answer's entries after number `after` as server-sent events.
@@ -214,28 +214,28 @@ async def chat(started: TheAnswer, who: TheCaller, request: Request, services: T
 
 
 async def respond(reply: StartedReply, who: Principal, request: Request, services: Services) -> Response:
-    """Return the answer as a stream or as one document, with its caller's rate limits; `meter` a joined answer."""
+    """Return the answer as a stream or as one document, with its caller's rate limits; meter a joined answer."""
     started, readers = reply.answer, services.answers.readers
-    on_sent = await meter(who, services.reads) if started.joined else None
+    on_sent = await begin_metering(who, services.reads) if started.joined else None
     if reply.stream:
-        events = encode(readers, who, started.answer_id, after=0, on_sent=on_sent)
+        events = encode_events(readers, who, started.answer_id, after=0, on_sent=on_sent)
         longest = services.settings.longest_answer
         response: Response = AnswerStream(readers, who, started.answer_id, events, longest_answer=longest)
     else:
-        all_events = await collect(readers, who, started.answer_id, request, on_sent=on_sent)
-        response = document(all_events) if all_events else Response(status_code=499)
+        all_events = await collect_events(readers, who, started.answer_id, request, on_sent=on_sent)
+        response = answer_document(all_events) if all_events else Response(status_code=499)
     if started.limits is not None:
         response.headers.update(rate_limit_headers(started.limits))
     return response
 
 
-async def meter(who: Principal, reads: Reads) -> OnSent:
+async def begin_metering(who: Principal, reads: Reads) -> OnSent:
     """Count a repeated stream, or raise `RateLimited`; return the function that counts its bytes."""
     await reads.begin_stream(who.customer_id)
     return partial(reads.count, who.customer_id)
 
 
-async def collect(
+async def collect_events(
     readers: Readers, who: Principal, answer_id: AnswerId, request: Request, *, on_sent: OnSent | None = None
 ) -> list[Event]:
     """Return all events of an answer, or none if the client disconnects first, which also stops the answer.
@@ -271,13 +271,13 @@ async def collect(
     return events
 
 
-def document(events: Sequence[Event]) -> Response:
+def answer_document(events: Sequence[Event]) -> Response:
     """Return the finished answer as JSON, or the problem document of the error that ended it."""
     if isinstance(events[-1], Failed):
         return failed_reply(events[-1])
     accepted = next(event for event in events if isinstance(event, Accepted))
     done = cast("Done", events[-1])
-    answer_document = AnswerDocument(
+    body = AnswerDocument(
         answer_id=accepted.answer_id,
         conversation_id=accepted.conversation_id,
         text="".join(event.text for event in events if isinstance(event, Token)),
@@ -292,7 +292,7 @@ def document(events: Sequence[Event]) -> Response:
         related=tuple(item for event in events if isinstance(event, Related) for item in event.items),
         notices=tuple(event for event in events if isinstance(event, Notice)),
     )
-    return Response(msgspec.json.encode(answer_document), media_type="application/json")
+    return Response(msgspec.json.encode(body), media_type="application/json")
 
 
 @router.get("/answers/{answer_id}/events", response_model=None, responses={204: {}, 200: {"content": stream_content()}})
@@ -301,12 +301,12 @@ async def follow(
 ) -> Response:
     """Send the answer's stream again, from the event after `Last-Event-ID` on; it counts towards the read limit."""
     readers, answer_id = services.answers.readers, AnswerId(answer_id)
-    on_sent = await meter(who, services.reads)
+    on_sent = await begin_metering(who, services.reads)
     readers.check_readers(who)
     after, is_finished = await readers.resume_position(who, answer_id, last_event_id)
     if is_finished:
         return Response(status_code=204)
-    events = encode(readers, who, answer_id, after=after, on_sent=on_sent)
+    events = encode_events(readers, who, answer_id, after=after, on_sent=on_sent)
     return AnswerStream(readers, who, answer_id, events, longest_answer=services.settings.longest_answer)
 
 

@@ -22,7 +22,16 @@ from chatbot.api.openai_reply import Chunks, Model, ModelList, completion, error
 from chatbot.api.openai_request import CompletionRequest, QuestionInRequest, read_request
 from chatbot.api.problems import Format, Problem, failed_reply
 from chatbot.api.rate_limit_headers import rate_limit_headers
-from chatbot.api.routes.chat import AnswerStream, Ask, IdempotencyKey, OnSent, collect, digest_of, meter, start_answer
+from chatbot.api.routes.chat import (
+    AnswerStream,
+    Ask,
+    IdempotencyKey,
+    OnSent,
+    begin_metering,
+    collect_events,
+    digest_of,
+    start_answer,
+)
 from chatbot.errors import Draining, ModelNotFound
 from chatbot.events import Event, Failed
 from chatbot.models import UNKNOWN_MODEL
@@ -94,24 +103,24 @@ async def complete(reply: TheCompletion, who: TheCaller, request: Request, servi
     """Answer the last message: one JSON document, or with `stream` chunks that end with `[DONE]`."""
     started, body = reply.answer, reply.body
     readers, created = services.answers.readers, int(services.now())
-    on_sent = await meter(who, services.reads) if started.joined else None
+    on_sent = await begin_metering(who, services.reads) if started.joined else None
     if body.stream:
         chunks = Chunks(created=created, include_usage=body.include_usage)
-        events = encode(readers, who, started.answer_id, chunks, on_sent=on_sent)
+        events = encode_events(readers, who, started.answer_id, chunks, on_sent=on_sent)
         longest = services.settings.longest_answer
         response: Response = AnswerStream(
             readers, who, started.answer_id, events, longest_answer=longest, resumable=False
         )
     else:
-        all_events = await collect(readers, who, started.answer_id, request, on_sent=on_sent)
-        response = document(all_events, created=created) if all_events else Response(status_code=499)
+        all_events = await collect_events(readers, who, started.answer_id, request, on_sent=on_sent)
+        response = answer_document(all_events, created=created) if all_events else Response(status_code=499)
     response.headers["x-request-id"] = current_trace_id()
     if started.limits is not None:
         response.headers.update(rate_limit_headers(started.limits))
     return response
 
 
-async def encode(
+async def encode_events(
     readers: Readers, who: Principal, answer_id: AnswerId, chunks: Chunks, *, on_sent: OnSent | None
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield the answer's chunks as server-sent events without a name, and `[DONE]`.
@@ -132,7 +141,7 @@ async def encode(
     yield ServerSentEvent(data="[DONE]")
 
 
-def document(events: Sequence[Event], *, created: int) -> Response:
+def answer_document(events: Sequence[Event], *, created: int) -> Response:
     """Return the finished answer, or the error that ended it, with the error's status."""
     if isinstance(events[-1], Failed):
         return failed_reply(events[-1], error_json)

@@ -78,27 +78,27 @@ class TenantStopState(BaseModel):
 @router.get("/tenant/stops")
 async def tenant_stops(admin: TheAdmin, withdrawals: TheWithdrawals) -> TenantStopState:
     """Return whether the caller's tenant is stopped, and its latest changes."""
-    return await state_of(admin.tenant, withdrawals)
+    return await tenant_stop_state(admin.tenant, withdrawals)
 
 
 @router.post("/tenant/stop")
 async def stop_tenant(change: TenantChangeRequest, admin: TheAdmin, services: TheServices) -> TenantStopState:
     """Stop all answers of the caller's tenant, including running ones."""
     await make_change("stop", admin, services, tenant=admin.tenant, reason=change.reason)
-    return await state_of(admin.tenant, services.withdrawals)
+    return await tenant_stop_state(admin.tenant, services.withdrawals)
 
 
 @router.post("/tenant/resume")
 async def resume_tenant(change: TenantChangeRequest, admin: TheAdmin, services: TheServices) -> TenantStopState:
     """Resume the caller's tenant; it still does not answer while everything is stopped."""
     await make_change("resume", admin, services, tenant=admin.tenant, reason=change.reason)
-    return await state_of(admin.tenant, services.withdrawals)
+    return await tenant_stop_state(admin.tenant, services.withdrawals)
 
 
 @router.get("/stops")
 async def stops(operator: ThePlatform, models: TheModels, withdrawals: TheWithdrawals) -> StopState:  # noqa: ARG001  operators only
     """Return the stops, the state of each model's endpoints, and the latest changes."""
-    return await state(models, withdrawals)
+    return await stop_state(models, withdrawals)
 
 
 @router.post("/stop")
@@ -126,7 +126,7 @@ async def change_stops(
     if change.model is not None and change.model not in known_models:
         raise NotFound(f"no model is named {change.model}: there are {', '.join(sorted(known_models))}")
     await make_change(action, operator, services, model=change.model, tenant=change.tenant, reason=change.reason)
-    return await state(services.models, services.withdrawals)
+    return await stop_state(services.models, services.withdrawals)
 
 
 async def make_change(
@@ -150,7 +150,7 @@ async def make_change(
     services.siem.emit(code, tenant=who.tenant, by=who.sub, about=change_target(model=model, tenant=tenant))
 
 
-async def state(models: Models, withdrawals: Withdrawals) -> StopState:
+async def stop_state(models: Models, withdrawals: Withdrawals) -> StopState:
     """Return the stops, the state of each model's endpoints, and the latest changes."""
     changes = await latest_changes(withdrawals)
     return StopState(
@@ -172,7 +172,7 @@ async def state(models: Models, withdrawals: Withdrawals) -> StopState:
     )
 
 
-async def state_of(tenant: str, withdrawals: Withdrawals) -> TenantStopState:
+async def tenant_stop_state(tenant: str, withdrawals: Withdrawals) -> TenantStopState:
     """Return whether a tenant is stopped, and its latest changes."""
     return TenantStopState(
         stopped=withdrawals.stopped(tenant), changes=await latest_changes(withdrawals, tenant=tenant)

@@ -5,7 +5,7 @@ import pytest
 
 from chatbot.api.openai_reply import FINISH, Chunk, Chunks, Completion, ErrorReply, completion
 from chatbot.api.problems import headers_of, problem_of
-from chatbot.api.routes.openai import document, error_json
+from chatbot.api.routes.openai import answer_document, error_json
 from chatbot.errors import (
     BadRequest,
     ChatError,
@@ -75,7 +75,7 @@ def test_usage_is_sent_only_where_requested() -> None:
 
 
 def test_a_failure_names_the_person_to_turn_to_in_both_ways() -> None:
-    whole, streamed = document([ACCEPTED, FAILED], created=1), fed(ACCEPTED, FAILED)[-1]
+    whole, streamed = answer_document([ACCEPTED, FAILED], created=1), fed(ACCEPTED, FAILED)[-1]
     assert isinstance(streamed, ErrorReply)
     assert msgspec.json.decode(whole.body, type=ErrorReply) == streamed
     error = streamed.error

@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 
 from chatbot.api.problems import Problem, install_problems
-from chatbot.api.routes.chat import document
+from chatbot.api.routes.chat import answer_document
 from chatbot.events import Failed
 from knowledge.bank import read_banks
 from tests.bank import of_the_sample_bank, write_bank
@@ -48,14 +48,14 @@ BUSY = Failed(
 
 @pytest.mark.parametrize(("milliseconds", "wait"), [(None, None), (0, "1"), (400, "1"), (1500, "2")])
 def test_a_failed_whole_answer_is_the_documented_problem(milliseconds: int | None, wait: str | None) -> None:
-    reply = document([msgspec.structs.replace(BUSY, retry_after_ms=milliseconds)])
+    reply = answer_document([msgspec.structs.replace(BUSY, retry_after_ms=milliseconds)])
     responses = small_app().openapi()["paths"]["/things/{n}"]["get"]["responses"]
     schema = responses["default"]["content"]["application/problem+json"]["schema"]
     assert msgspec.json.decode(reply.body, type=Problem, strict=True).detail == "Busy"
     assert set(schema["required"]) | {"type"} <= set(msgspec.json.decode(reply.body)) <= set(schema["properties"])
     assert (reply.status_code, reply.media_type) == (503, "application/problem+json")
     assert reply.headers.get("retry-after") == wait
-    for_good = document(
+    for_good = answer_document(
         [msgspec.structs.replace(BUSY, code="internal", status=500, retryable=False, handoff="Call us.")]
     )
     assert "retry-after" not in for_good.headers

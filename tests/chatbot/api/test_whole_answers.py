@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from starlette.requests import Request
 from starlette.types import Message
 
-from chatbot.api.routes.chat import collect
+from chatbot.api.routes.chat import collect_events
 from chatbot.errors import Draining
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams import AnswerId, AnswerLogSettings, AnswerSettings, LiveAnswer, LogOpening, open_answer_log
@@ -37,7 +37,7 @@ async def test_a_caller_of_a_whole_answer_gets_draining_at_a_hand_over(redis: Re
 
             async def wait() -> None:
                 with pytest.raises(Draining):
-                    await collect(registry.readers, live.who, live.answer_id, connected)
+                    await collect_events(registry.readers, live.who, live.answer_id, connected)
 
             waiting.start_soon(wait)
             await anyio.wait_all_tasks_blocked()

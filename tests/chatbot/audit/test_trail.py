@@ -29,7 +29,7 @@ async def tamper(engine: AsyncEngine, statement: str) -> None:
 
 async def until_closed(audit: Audit) -> None:
     with anyio.fail_after(10):
-        while await audit.unclosed(older_than=1e12):
+        while await audit.unclosed_rows(older_than=1e12):
             await anyio.sleep(0.01)
 
 
@@ -56,8 +56,8 @@ async def test_two_replicas_write_at_once(engine: AsyncEngine) -> None:
             group.start_soon(answer, second, f"a{n + 10}")  # both write ten of the answers
     async with open_audit(engine, SETTINGS) as audit:
         assert await faults(audit, unclosed_before=1e12) == []
-        assert len(await audit.heads()) == 2
-        assert sum(head.sequence for head in await audit.heads()) == 60, "two rows an answer"
+        assert len(await audit.chain_heads()) == 2
+        assert sum(head.sequence for head in await audit.chain_heads()) == 60, "two rows an answer"
 
 
 @pytest.mark.both_databases
@@ -171,7 +171,7 @@ async def test_after_a_write_of_unknown_outcome_a_new_chain_begins(audit: Audit,
     assert len(await audit.rows("a2")) == 1, "it was written all the same"
     await answer(audit, "a2", "a3")
     assert await faults(audit, unclosed_before=1e12) == []
-    assert len(await audit.heads()) == 2
+    assert len(await audit.chain_heads()) == 2
 
 
 @pytest.mark.faults
@@ -232,7 +232,7 @@ async def test_a_pending_closing_is_written_although_its_process_is_cancelled(en
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     engine = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")
     audit = Audit(engine, SETTINGS)
-    for call in (audit.prepare(), audit.rows("a1"), audit.heads(), audit.verify(unclosed_before=0)):
+    for call in (audit.migrate_tables(), audit.rows("a1"), audit.chain_heads(), audit.verify(unclosed_before=0)):
         with pytest.raises(AuditUnavailable):
             await call
     await engine.dispose()

@@ -231,15 +231,15 @@ async def test_an_answer_leads_to_its_conversation_however_far_back(redis: Redis
     await history.rate(lee, "c1", "a1", UP)
     for n in range(5):
         await history.append(lee, "c1", [question(name=f"later{n}")], now=n + 2)
-    found = await history.containing(lee, "a1")
+    found = await history.load_by_answer(lee, "a1")
     assert found.message("a1") == msgspec.structs.replace(ANSWER, feedback=UP)
     assert found.message("q1") == question()
     for owner, name in ((Principal(tenant=lee.tenant, sub="kim"), "a1"), (lee, "a2"), (lee, "q1")):
         with pytest.raises(NotFound):
-            await history.containing(owner, name)
+            await history.load_by_answer(owner, name)
     await history.delete(lee, "c1")
     with pytest.raises(NotFound):
-        await history.containing(lee, "a1")
+        await history.load_by_answer(lee, "a1")
 
 
 async def test_every_key_lives_as_long_as_its_conversation(redis: Redis, lee: Principal) -> None:

@@ -32,10 +32,10 @@ def test_no_minute_exceeds_the_share_and_every_wait_is_true(takes: list[tuple[fl
     for n, (pause, tokens) in enumerate(takes):
         now += pause
         try:
-            own.take([LEE], str(n), tokens, now=now)
+            own.admit([LEE], str(n), tokens, now=now)
         except RateLimited as refused:
             now += (refused.retry_after or 0) + 1e-6
-            own.take([LEE], str(n), tokens, now=now)
+            own.admit([LEE], str(n), tokens, now=now)
         taken.append((now, tokens))
         assert sum(amount for at, amount in taken if at > now - 60) <= SHARE + 1e-3
 
@@ -43,39 +43,39 @@ def test_no_minute_exceeds_the_share_and_every_wait_is_true(takes: list[tuple[fl
 def test_half_of_the_share_fits_at_once_and_more_never_does() -> None:
     own = quota()
     with pytest.raises(StoreUnavailable):
-        own.take([LEE], "a", SHARE // 2 + 1, now=0.0)
-    own.take([LEE], "a", SHARE // 2, now=0.0)
+        own.admit([LEE], "a", SHARE // 2 + 1, now=0.0)
+    own.admit([LEE], "a", SHARE // 2, now=0.0)
     with pytest.raises(RateLimited) as refused:
-        own.take([LEE], "b", 1, now=0.0)
+        own.admit([LEE], "b", 1, now=0.0)
     assert (refused.value.dimension, refused.value.retry_after) == ("tokens_per_minute", 0.12)
 
 
 def test_the_remainder_of_the_day_is_shared_and_later_spending_counts() -> None:
     own = quota(left=1_000)
-    own.take([LEE], "a", 300, now=0.0)
+    own.admit([LEE], "a", 300, now=0.0)
     assert own.use(LEE, now=0.0).today == 5_000 - 200
     with pytest.raises(StoreUnavailable):
-        own.take([LEE], "a", 201, now=1.0)
-    own.take([LEE], "a", 200, now=1.0)
+        own.admit([LEE], "a", 201, now=1.0)
+    own.admit([LEE], "a", 200, now=1.0)
     with pytest.raises(StoreUnavailable):
-        own.take([LEE], "b", 1, now=2.0)
+        own.admit([LEE], "b", 1, now=2.0)
     own.settle([LEE], "a", 100, now=2.0)
-    own.take([LEE], "b", 400, now=2.0)
+    own.admit([LEE], "b", 400, now=2.0)
     own.set_remainder(LEE, 9_000, now=2.0)
     assert own.use(LEE, now=2.0).today == 500, "Redis knows of it by now"
 
 
 def test_an_unknown_remainder_is_a_minutes_tokens() -> None:
     own = OutageQuota(replicas=2, seconds=AWAY)
-    own.take([LEE], "a", 500, now=0.0)
-    own.take([LEE], "b", 500, now=60.0)
+    own.admit([LEE], "a", 500, now=0.0)
+    own.admit([LEE], "b", 500, now=60.0)
     with pytest.raises(StoreUnavailable):
-        own.take([LEE], "c", 1, now=80.0)
+        own.admit([LEE], "c", 1, now=80.0)
 
 
 def test_a_settlement_charges_once() -> None:
     own = quota()
-    own.take([LEE], "a", 400, now=0.0)
+    own.admit([LEE], "a", 400, now=0.0)
     own.settle([LEE], "a", 150, now=0.0)
     own.settle([LEE], "a", 900, now=0.0)
     assert own.use(LEE, now=0.0).tokens == 150 + SHARE // 2
@@ -84,17 +84,17 @@ def test_a_settlement_charges_once() -> None:
 def test_its_use_ends_when_the_bucket_is_empty() -> None:
     own = quota()
     assert own.use(LEE, now=100.0).newest_tokens == 0
-    own.take([LEE], "a", 250, now=100.0)  # a quarter of the share leaks in 30 s
+    own.admit([LEE], "a", 250, now=100.0)  # a quarter of the share leaks in 30 s
     assert own.use(LEE, now=100.0).newest_tokens == 130 - 61
     assert own.use(LEE, now=130.0).tokens == SHARE // 2
 
 
 def test_the_longest_wait_of_all_scopes_is_raised_and_nothing_is_recorded() -> None:
     own = quota()
-    own.take([LEE], "a", 400, now=0.0)
-    own.take([HANBIT], "b", 400, now=10.0)
+    own.admit([LEE], "a", 400, now=0.0)
+    own.admit([HANBIT], "b", 400, now=10.0)
     before = own.use(LEE, now=10.0).tokens
     with pytest.raises(RateLimited) as refused:
-        own.take([LEE, HANBIT], "c", 300, now=10.0)
+        own.admit([LEE, HANBIT], "c", 300, now=10.0)
     assert refused.value.scope == "tenant"
     assert own.use(LEE, now=10.0).tokens == before

@@ -50,7 +50,7 @@ async def test_an_opening_without_a_log_is_closed(audit: Audit, answer_log: Answ
     assert isinstance(closed, Closed)
     assert (closed.error, closed.finish_reason, closed.grounded) == ("internal", None, False)
     assert await faults(audit, unclosed_before=clock.now - 200) == []
-    assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == ["young"]
+    assert [row.answer_id for row in await audit.unclosed_rows(older_than=1e12)] == ["young"]
 
 
 async def test_a_process_closes_orphans_by_itself(
@@ -60,7 +60,7 @@ async def test_a_process_closes_orphans_by_itself(
     await audit.open(OPENED)
     tasks.start_soon(records(audit, answer_log, clock).close_periodically)
     with anyio.fail_after(patient(5)):
-        while await audit.unclosed(older_than=1e12):
+        while await audit.unclosed_rows(older_than=1e12):
             await anyio.sleep(0.01)
 
 
@@ -74,7 +74,7 @@ async def test_a_living_answer_is_left_alone(audit: Audit, answer_log: AnswerLog
     scanned = await successor.scan()
     await audit.close(replace(CLOSED, answer_id="late", tenant=who.tenant))
     assert await close_after(scanned, successor) == 0
-    assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == [opened.answer_id]
+    assert [row.answer_id for row in await audit.unclosed_rows(older_than=1e12)] == [opened.answer_id]
 
 
 @pytest.mark.parametrize("end", [done(), msgspec.structs.replace(done(grounded=False), written=True)])
@@ -102,4 +102,4 @@ async def test_while_redis_cannot_be_asked_nothing_is_closed(audit: Audit, nowhe
     async with open_answer_log(nowhere, RedisBreaker(PATIENT), AnswerLogSettings()) as away:
         with pytest.raises(StoreUnavailable):
             await records(audit, away, clock).close({OPENED.answer_id})
-    assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == [OPENED.answer_id]
+    assert [row.answer_id for row in await audit.unclosed_rows(older_than=1e12)] == [OPENED.answer_id]
