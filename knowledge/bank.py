@@ -48,7 +48,7 @@ def _only(*names: str) -> AfterValidator:
         for placeholder in _PLACEHOLDER.finditer(text):
             if placeholder[1] not in names:
                 allowed = ", ".join(f"{{{name}}}" for name in names)
-                raise ValueError(f"{placeholder[0]} is filled in by nothing: write {allowed}, or no braces")
+                raise ValueError(f"{placeholder[0]} is not a placeholder here: write {allowed}, or no braces")
         return text
 
     return AfterValidator(checked)

@@ -24,7 +24,7 @@ class WriteProbe:
     def __init__(self, engine: AsyncEngine, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._clock = clock
-        self._turn = anyio.Lock()
+        self._lock = anyio.Lock()
         self._failure: BaseException | None = None
         self._written_at: float | None = None
 
@@ -34,7 +34,7 @@ class WriteProbe:
         Raises:
             UNAVAILABLE: the last write failed.
         """
-        async with self._turn:
+        async with self._lock:
             if self._written_at is None or self._clock() - self._written_at >= EVERY_SECONDS:
                 self._failure = None
                 try:

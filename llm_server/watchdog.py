@@ -15,7 +15,7 @@ _METRICS_SECONDS = 5.0
 async def wait_for_hang(http: aiohttp.ClientSession, model: str, *, every: float, patience: float) -> None:
     """Return once the engine has generated nothing for `patience` seconds after a request for a token.
 
-    The count is read every `every` seconds; `http` has the server's base URL.
+    The count is read at intervals of `every` seconds; `http` has the server's base URL.
     """
     last_count: float | None = None
     while True:

@@ -4,7 +4,7 @@
 
 Each file is read by the product's parser process with its default limits, and the outcome is compared with
 `evals/formats/formats.yaml`; an unlisted file may be read or refused, but must not crash or take too long. Prints a
-table by folder and format, without content; exits with code 1 if an outcome is unexpected.
+table by folder and format, without the files' content; exits with code 1 if an outcome is unexpected.
 """
 
 import time
@@ -95,7 +95,7 @@ async def report_files(folder: Path, files: Sequence[Path], console: Console) ->
 
 
 def table(reports: Sequence[FileReport]) -> str:
-    """Return the report by folder and format as a Markdown table, without content."""
+    """Return the report by folder and format as a Markdown table, without the files' content."""
     lines = [
         "| folder | format | files | read | refused | letters, fewest in a file | slowest s (s a page) |",
         "|---|---|---|---|---|---|---|",

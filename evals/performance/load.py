@@ -288,7 +288,7 @@ def growth(resident: Sequence[float]) -> list[BenchFigure]:
 
 @asynccontextmanager
 async def sampled_memory(pid: int, *, every: float = 2.0) -> AsyncGenerator[list[float]]:
-    """Yield a list to which a process's resident bytes are appended every `every` seconds."""
+    """Yield a list to which a process's resident bytes are appended at intervals of `every` seconds."""
     resident: list[float] = []
 
     async def sample() -> None:

@@ -81,7 +81,7 @@ class Reader(asyncio.Protocol):
     """One reader of one answer, who reconnects after a broken connection; uses HTTP/1.0 to avoid chunked encoding."""
 
     def __init__(self, url: str, token: str, answer_id: str = "") -> None:
-        """Ask a new question if `answer_id` is empty."""
+        """Without an `answer_id` the reader asks a new question."""
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 0
         self.token = token

@@ -73,7 +73,7 @@ def compare(a: Run, b: Run, *, seed: int = 0) -> list[Difference]:
 
 
 def difference_of(measure: str, pairs: Sequence[tuple[float, float]], *, seed: int) -> Difference:
-    """Return the difference of one measure; resampling draws questions together with both scores."""
+    """Return the difference of one measure; the bootstrap draws questions, each with both of its scores."""
     changed = change([b - a for a, b in pairs], seed=seed)
     return Difference(
         measure=measure,

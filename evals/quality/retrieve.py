@@ -57,7 +57,7 @@ async def timed_search(retrieval: Retrieval, sample: Sample, access: Access) -> 
 
 
 async def earlier_questions(retrieval: Retrieval, sample: Sample, access: Access) -> list[str]:
-    """Return the questions before a question, each rewritten and searched in order, as in its conversation."""
+    """Return the customer's earlier questions in order, each rewritten by its search, as in a conversation."""
     earlier: list[str] = []
     for text in sample.earlier:
         result = await retrieval.search(text, earlier=earlier, access=access)

@@ -37,7 +37,7 @@ class Change:
 def change(differences: Sequence[float], *, seed: int = 0) -> Change:
     """Return the change of a measure between two runs over the same questions, by paired bootstrap."""
     means = _resampled_means(np.asarray(differences, dtype=np.float64), seed)
-    # At least one in all rounds, because a bootstrap never proves impossibility.
+    # The `+ 1` keeps p above 0, because a bootstrap never proves that a result is impossible.
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
     p = min(1.0, 2 * (beyond + 1) / (ROUNDS + 1))
     return Change(mean=float(np.mean(differences)), interval=_middle(means), p=p)

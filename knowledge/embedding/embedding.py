@@ -176,7 +176,7 @@ class LocalEmbedder:
             return self._next_queries() if self._queries else self._next_passages()
 
     def _empty_inbox(self) -> None:
-        """Move all jobs from the inbox to their queues; if there are none anywhere, wait for the first."""
+        """Move all jobs from the inbox to their queues; if inbox and queues are empty, wait for the first job."""
         while not self._inbox_closed:
             has_jobs = bool(self._queries or self._passages)
             if not self._receive(0.0 if has_jobs else None):

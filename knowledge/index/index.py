@@ -446,8 +446,8 @@ async def open_index(
 async def _open_engine(settings: IndexSettings) -> AsyncGenerator[Engine]:
     timeouts = {"read_timeout": settings.read_timeout, "write_timeout": settings.write_timeout}
     if settings.path is not None:
-        async with open_edge(settings.path, **timeouts) as folder:
-            yield folder
+        async with open_edge(settings.path, **timeouts) as embedded:
+            yield embedded
         return
     # Imported here, because the client takes half a second and an embedded index does not need it.
     from knowledge.index.server import open_server  # noqa: PLC0415

@@ -85,7 +85,7 @@ def open_engine(url: str, tls: TlsSettings = SYSTEM_TLS) -> AsyncEngine:
         if engine.url.database:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine.sync_engine, "connect", _stop_once)
-        event.listen(engine.sync_engine, "connect", _write_ahead)
+        event.listen(engine.sync_engine, "connect", _use_write_ahead_log)
     return engine
 
 
@@ -133,7 +133,7 @@ def _stop_once(connection: Any, _entry: ConnectionPoolEntry) -> None:
     driver.stop = functools.cache(driver.stop)
 
 
-def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:
+def _use_write_ahead_log(connection: object, _entry: ConnectionPoolEntry) -> None:
     """Switch SQLite to its write-ahead log, with a wait of up to 5 s for locks."""
     cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, which SQLAlchemy does not type
     cursor.execute("PRAGMA busy_timeout=5000")

@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 async def polled(
     name: str, read: Callable[[], Awaitable[None]], *, every: float, on_failure: OnFailure
 ) -> AsyncGenerator[None]:
-    """Call `read`, which must have a deadline, every `every` seconds while the block runs; log database failures."""
+    """Call `read`, which needs a deadline, at intervals of `every` seconds while the block runs; log failures."""
 
     async def poll() -> None:
         while True:

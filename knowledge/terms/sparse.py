@@ -98,7 +98,7 @@ class Terms:
     """Turns text into sparse vectors; thread-safe, and all instances of a process share one Kiwi."""
 
     def __init__(self) -> None:
-        self._kiwi, self._lock = _loaded()
+        self._kiwi, self._lock = _kiwi_and_lock()
         self._stem = lru_cache(maxsize=50_000)(stemmer("english").stemWord)
         self._generic = frozenset(form for word in _GENERIC_WORDS.split() for form in (word, self._stem(word)))
 
@@ -184,7 +184,7 @@ def morphology() -> Kiwi:
 
 
 @cache
-def _loaded() -> tuple[Kiwi, Lock]:
+def _kiwi_and_lock() -> tuple[Kiwi, Lock]:
     """Return the Kiwi of this process and the lock for Kiwi and the stemmer.
 
     Snowball's stemmer keeps the word in its own state, and Kiwi is not documented as thread-safe.

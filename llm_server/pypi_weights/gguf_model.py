@@ -51,7 +51,7 @@ def unpack_gguf(
 
 
 def _sources(listed: list[ReaderTensor]) -> Iterator[tuple[str, ReaderTensor]]:
-    """Yield the tensors by transformers' names."""
+    """Yield each tensor after its name in transformers."""
     tensors = {tensor.name: tensor for tensor in listed}
     # The pinned models tie input and output embeddings; if a file has both, the output's precision is higher.
     input_embeddings = tensors.pop("token_embd.weight")

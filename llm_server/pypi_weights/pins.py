@@ -36,7 +36,7 @@ class Weights:
 
 
 def _parts(package: str, version: str, count: int, size: int, last_size: int) -> tuple[WeightPart, ...]:
-    """Return numbered parts, all but the last of one size."""
+    """Return `count` numbered parts: the last has `last_size` bytes, the others have `size`."""
     module = package.replace("-", "_")
     return tuple(
         WeightPart(f"{package}{n}", version, f"{module}{n}/data/part{n:02}.bin", last_size if n == count else size)

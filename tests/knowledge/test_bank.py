@@ -38,7 +38,7 @@ LIGHT = DAWN["colours"]["light"]
         ({"helplines": None}, "helplines: "),
         ({"logo": "none.svg"}, "logo: "),
         ({"logo": "bank.yaml"}, "save it as one of them"),
-        ({"opening": {"ko": "{name}입니다", "en": "x"}}, "opening.ko: {name} is filled in by nothing: write {bank}"),
+        ({"opening": {"ko": "{name}입니다", "en": "x"}}, "opening.ko: {name} is not a placeholder here: write {bank}"),
         ({"refusals": {"rude": {"ko": "x", "en": "x"}}}, "refusals.rude"),
         ({"refusals": {"advice": {"ko": "x"}}}, "refusals.advice.en: Field required"),
         ({"colours": {"light": LIGHT | {"brand": "red"}}}, "colours.light.brand: "),
