@@ -384,20 +384,20 @@ def verify(
 def prune(by: By) -> None:
     """Remove the chains whose last row and last anchor are older than AUDIT_KEPT_DAYS; the other chains stay valid."""
     settings = settings_of_database(AuditCommandSettings)
-    since = settings.audit_kept_since(time.time())
-    if since == 0:
+    kept_since = settings.audit_kept_since(time.time())
+    if kept_since == 0:
         typer.echo(
             "chatbot: AUDIT_KEPT_DAYS is not set, so nothing is removed: set the days that rows are kept", err=True
         )
         raise typer.Exit(2)
-    removed = with_audit(settings, partial(_prune, since=since, by=by, settings=settings))
+    removed = with_audit(settings, partial(_prune, kept_since=kept_since, by=by, settings=settings))
     typer.echo(f"{removed} rows removed")
 
 
 async def _prune(
-    audit: Audit, anchors: Anchors | None, *, since: float, by: str, settings: AuditCommandSettings
+    audit: Audit, anchors: Anchors | None, *, kept_since: float, by: str, settings: AuditCommandSettings
 ) -> int:
-    removed = await (anchors or audit).prune(before=since)
+    removed = await (anchors or audit).prune(before=kept_since)
     with open_siem_of(settings) as siem:
         siem.emit(Code.AUDIT_PRUNED, by=by, about="chatbot_audit", detail=f"{removed} rows")
     return removed

@@ -62,7 +62,7 @@ class Ratings:
             )
             await connection.execute(row)
 
-    async def forget(self, tenant: str, conversation_id: str) -> None:
+    async def delete_ratings(self, tenant: str, conversation_id: str) -> None:
         """Delete the ratings of a conversation that its customer deletes."""
         of_conversation = and_(RATINGS.c.tenant == tenant, RATINGS.c.conversation_id == conversation_id)
         try:

@@ -168,10 +168,10 @@ def _readings(value: Decimal, unit: Unit | None) -> tuple[Reading, ...]:
     return tuple(readings)
 
 
-def _with_compounds(text: str, read_quantities: Iterable[Quantity]) -> list[Quantity]:
+def _with_compounds(text: str, parsed_quantities: Iterable[Quantity]) -> list[Quantity]:
     """Join 1년 6개월 and 1시간 30분 into one period."""
     joined: list[Quantity] = []
-    for quantity in read_quantities:
+    for quantity in parsed_quantities:
         last = joined[-1] if joined else None
         if last is not None and _continues_period(text, last, quantity):
             total = last.readings[0].value + quantity.readings[0].value  # type: ignore[operator]  # both are periods
@@ -200,9 +200,9 @@ def _unit_size(quantity: Quantity) -> Decimal:
     return value / number if isinstance(value, Decimal) and number else Decimal(0)
 
 
-def _with_shared_units(text: str, read_quantities: list[Quantity]) -> list[Quantity]:
+def _with_shared_units(text: str, parsed_quantities: list[Quantity]) -> list[Quantity]:
     """Give bare numbers their neighbour's unit: 3~5일, 100만~500만원, 6, 12 and 24 months, KRW 10,000 to 50,000."""
-    shared = list(read_quantities)
+    shared = list(parsed_quantities)
     for at in range(len(shared) - 2, -1, -1):
         left, right = shared[at], shared[at + 1]
         if not left.readings and right.readings and _are_joined(text, left, right):
@@ -251,10 +251,10 @@ def _date_like(neighbour: PartialDate, number: int) -> tuple[Reading, ...]:
     return (Reading(DATE, PartialDate(month=number)),) if number <= 12 else ()
 
 
-def _with_table_units(text: str, read_quantities: list[Quantity]) -> list[Quantity]:
+def _with_table_units(text: str, parsed_quantities: list[Quantity]) -> list[Quantity]:
     """Give the bare numbers of a table the unit of their column, their row or the last caption before them."""
     if "|" not in text and "단위" not in text and "nit" not in text:
-        return read_quantities
+        return parsed_quantities
     captions = [(match.start(), heading_unit(match.group())) for match in _CAPTION.finditer(text)]
     rows = list(_rows(text))
 
@@ -269,7 +269,7 @@ def _with_table_units(text: str, read_quantities: list[Quantity]) -> list[Quanti
 
     return [
         replace(quantity, readings=quantity.readings or _readings(quantity.numbers[0], unit_at(quantity.start)))
-        for quantity in read_quantities
+        for quantity in parsed_quantities
     ]
 
 

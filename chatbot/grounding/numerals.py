@@ -122,12 +122,12 @@ def numbers_in(text: str) -> Iterator[Number]:
         value = _READERS[kind](raw)
         digits = _LEADING_DIGITS.match(raw)
         is_only = len(_LEADING_DIGITS.findall(raw)) == 1
-        mantissa = _plain(digits.group()) if digits and is_only else Decimal(0)
+        mantissa = _decimal(digits.group()) if digits and is_only else Decimal(0)
         scale = value / mantissa if mantissa else Decimal(1)
         yield Number(match.start(), match.end(), value, scale, in_words=kind in _IN_WORDS, counts_days=kind == "days")
 
 
-def _plain(digits: str) -> Decimal:
+def _decimal(digits: str) -> Decimal:
     return Decimal(digits.replace(",", ""))
 
 
@@ -144,7 +144,7 @@ def _korean(raw: str) -> Decimal:
             total += (section or 1) * _SINO_BIG[token]
             section, pending = Decimal(0), None
         else:
-            pending = _plain(token)
+            pending = _decimal(token)
     return total + section + (pending or 0)
 
 
@@ -160,7 +160,7 @@ def _sino_point(raw: str) -> Decimal:
 
 def _fraction(raw: str) -> Decimal:
     digits = _LEADING_DIGITS.match(raw)
-    whole = _plain(digits.group()) if digits else 0
+    whole = _decimal(digits.group()) if digits else 0
     return whole + Decimal(numeric(raw[-1]) if raw[-1] in "¼½¾" else 0.5)
 
 
@@ -170,7 +170,7 @@ def _half(raw: str) -> Decimal:
 
 def _english_scaled(raw: str) -> Decimal:
     digits = _LEADING_DIGITS.match(raw)
-    value = _plain(digits.group()) if digits else Decimal(1)
+    value = _decimal(digits.group()) if digits else Decimal(1)
     word = re.sub(r"[^a-z]", "", raw.lower())
     return value * (_SCALES | _ABBREVIATED | _LETTERS)[word]
 

@@ -24,10 +24,10 @@ _PIECE: Final = re.compile(
 
 def plain_text(written: str) -> str:
     """Return the text normalised for reading numbers."""
-    return _PIECE.sub(_plain, written.translate(_REPLACEMENTS))
+    return _PIECE.sub(_replacement, written.translate(_REPLACEMENTS))
 
 
-def _plain(piece: re.Match[str]) -> str:
+def _replacement(piece: re.Match[str]) -> str:
     if piece.lastgroup == "blanks":
         return " "
     if piece.lastgroup == "cluster":

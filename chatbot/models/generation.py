@@ -134,12 +134,12 @@ class Generation:
         self.finish_reason: Literal["stop", "length"] = "length"
         self.models: dict[str, None] = {}
         """The models that generated parts of the answer, in order."""
-        self._start(Capabilities())
+        self._begin_on(Capabilities())
         self.ended = self.limit_reached
         """Whether the answer is complete: the model has finished it, or it has reached a limit."""
 
-    def _start(self, capabilities: Capabilities) -> None:
-        """Reset everything that belongs to the current endpoint."""
+    def _begin_on(self, capabilities: Capabilities) -> None:
+        """Begin on an endpoint: reset everything that belongs to the previous one."""
         self._capabilities = capabilities
         self._earlier_tokens = self.answer.tokens  # of earlier endpoints: they are part of this endpoint's prompt
         self.prompt_ids: Sequence[int] = ()  # of the current endpoint's rendered prompt, if it sends them
@@ -188,7 +188,7 @@ class Generation:
 
     def continue_on(self, capabilities: Capabilities, request: GenerationRequest) -> GenerationRequest:
         """Switch to an endpoint; return its request, with the ids or the text to continue after."""
-        self._start(capabilities)
+        self._begin_on(capabilities)
         thinking = self._sampling.thinking_tokens if capabilities.thinks and not self.started else 0
         room = capabilities.context_tokens - self._chat.tokens
         most_tokens = min(self._sampling.max_tokens + thinking, self.most_tokens, room)

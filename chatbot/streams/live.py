@@ -99,17 +99,17 @@ class LiveAnswer(Feed):
             self.emit(last)
 
     @property
-    def repeats(self) -> bool:
+    def is_repeating(self) -> bool:
         """Whether this successor has yet to repeat events that the previous writer logged."""
         return not self._repetition.complete
 
-    def check_repeated(self) -> None:
+    def check_all_repeated(self) -> None:
         """Check, before the last event, that all logged events were repeated.
 
         Raises:
             Diverged: the previous writer has logged more events.
         """
-        if self.repeats:
+        if self.is_repeating:
             raise Diverged
 
     def stop_repeating(self) -> None:

@@ -256,7 +256,7 @@ class AnswerLog:
             events=tuple(_event(fields) for fields in fields_of_events),
         )
 
-    async def forget(self, tenant: str, answer_ids: Sequence[str]) -> None:
+    async def delete_logs(self, tenant: str, answer_ids: Sequence[str]) -> None:
         """Delete the logs of answers whose conversation the customer deletes."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for answer_id in answer_ids:

@@ -141,7 +141,7 @@ class Answering:
     def show_canned_reply(self, reply: CannedReply) -> None:
         """Emit one of the bank's canned replies, which is neither cited nor grounded, and end the answer with it."""
         text = canned_reply(reply, self.turn.language, self.services.banks.of(self.turn.who.tenant))
-        follows_logged_text = not self.live.repeats and text_of(self.live.published) != ""
+        follows_logged_text = not self.live.is_repeating and text_of(self.live.published) != ""
         if self.text_emitted or follows_logged_text:
             text = f"\n\n{text}"
         self.show([Token(text=text)])
@@ -180,7 +180,7 @@ class Answering:
     def until_revoked(self) -> Iterator[anyio.CancelScope]:
         """Cancel the block when the answer is revoked, even if the model sends nothing.
 
-        The block is cancelled at the first end of a passage's validity, or when a change of the withdrawals revokes it.
+        That is at the first end of a passage's validity, or when a change of the withdrawals revokes the answer.
         """
         validity_ends = (hit.passage.visible_until for hit in self.turn.search.hits)
         first_end = min((end for end in validity_ends if end is not None), default=math.inf)
@@ -238,7 +238,7 @@ async def emit_answer(answering: Answering, place: Place) -> None:
                 answering.show_canned_reply(CannedReply.EMERGENCY)
             elif answering.result.finish_reason in {FinishReason.REFUSED, FinishReason.WITHHELD}:
                 answering.show_related()
-        live.check_repeated()
+        live.check_all_repeated()
     except (ModelUnavailable, Overloaded) as exc:
         answer_without_a_model(exc, answering)
 

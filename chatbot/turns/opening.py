@@ -175,7 +175,7 @@ async def retrieve(
     except IndexUnavailable:
         log.warning("index_unavailable")
         return no_hits, CannedReply.UNAVAILABLE
-    # A passage may already be withdrawn in the SQL table and still valid in the index, or in a node that was down.
+    # The index, or a node of it that was down, may still hold a passage that is already withdrawn in SQL.
     hits = tuple(hit for hit in result.hits if not withdrawals.is_over(hit.passage, now=services.now()))
     result = msgspec.structs.replace(result, hits=hits)
     if answerability.nothing_near(hits, services.answerability()):

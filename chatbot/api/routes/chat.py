@@ -88,8 +88,8 @@ class StartedReply:
 async def begin_answer(
     ask: Ask, who: TheCaller, services: TheServices, request: Request, idempotency_key: IdempotencyKey = None
 ) -> StartedReply:
-    """Start an answer, or join the one of the Idempotency-Key; raise every error that becomes a status."""
-    request.state.language = language_of(ask.message)  # in which an error names the bank's contact
+    """Start an answer, or join the answer of the Idempotency-Key; raise every error that becomes a status."""
+    request.state.language = language_of(ask.message)  # errors name the bank's contact in it
     question = Question(
         text=ask.message,
         conversation_id=ask.conversation_id,

@@ -46,8 +46,8 @@ async def delete(conversation_id: Id, who: TheCaller, services: TheServices) -> 
     messages = (await services.history.load(who, conversation_id)).messages
     # `answered_by` includes a running answer, which ends when its log is deleted.
     answer_ids = {answer_id for m in messages for answer_id in (m.answer_id, m.answered_by) if answer_id}
-    await services.answer_log.forget(who.tenant, list(answer_ids))
-    await services.ratings.forget(who.tenant, conversation_id)
+    await services.answer_log.delete_logs(who.tenant, list(answer_ids))
+    await services.ratings.delete_ratings(who.tenant, conversation_id)
     await services.history.delete(who, conversation_id)
 
 

@@ -82,7 +82,7 @@ class KeyList(BaseModel):
 
 @router.get("")
 async def list_keys(manager: KeyManager, keys: TheServiceKeys) -> KeyList:
-    """Return the keys of the caller's tenant, or all keys for the role `platform`."""
+    """Return the newest keys (at most 1,000) of the caller's tenant, or of all tenants for the role `platform`."""
     try:
         return KeyList(keys=[Key.of(key) for key in await keys.newest(tenant=_managed_tenant(manager))])
     except UNAVAILABLE as exc:

@@ -59,10 +59,10 @@ async def begin_completion(
     request: Request,
     idempotency_key: IdempotencyKey = None,
 ) -> StartedCompletion:
-    """Start an answer, or join the one of the Idempotency-Key; raise every error that becomes a status."""
+    """Start an answer, or join the answer of the Idempotency-Key; raise every error that becomes a status."""
     check_model(body.model, served=services.models.model)
     question = question_of(read_request(body))
-    request.state.language = language_of(question.text)  # in which an error names the bank's contact
+    request.state.language = language_of(question.text)  # errors name the bank's contact in it
     digest = digest_of(body.model_dump_json(exclude={"stream", "stream_options"}))
     start = partial(start_answer, question, who, services)
     with services.answers.writers.accepting():

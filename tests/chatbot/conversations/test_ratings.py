@@ -38,6 +38,6 @@ async def test_forgetting_a_conversation_removes_only_its_ratings(ratings: Ratin
     for conversation, name in (("c1", "a1"), ("c2", "a2"), ("c1", "a3")):
         await ratings.write("bank", conversation, name, UP)
     await ratings.write("other", "c1", "a4", UP)
-    await ratings.forget("bank", "c1")
-    await ratings.forget("bank", "c3")
+    await ratings.delete_ratings("bank", "c1")
+    await ratings.delete_ratings("bank", "c3")
     assert [row[0] for row in await rows(engine)] == ["a2", "a4"]

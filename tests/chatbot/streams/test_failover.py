@@ -91,7 +91,7 @@ async def test_readers_wait_for_a_lost_log_and_not_for_a_deleted_one(
 
     async def delete() -> None:
         await anyio.sleep(0.1)
-        await answer_log.forget(gone.who.tenant, [gone.answer_id])
+        await answer_log.delete_logs(gone.who.tenant, [gone.answer_id])
 
     async with anyio.create_task_group() as again:
         again.start_soon(delete)

@@ -492,7 +492,7 @@ async def test_every_key_of_an_answer_expires(answer_log: AnswerLog, redis: Redi
     assert kept.keys() == {key, f"{key}:events"}
     assert all(keep - 5 <= seconds <= keep for seconds in kept.values()), "an hour from its end on"
     assert await redis.hget(key, "frame") is None
-    await answer_log.forget(live.who.tenant, [live.answer_id])
+    await answer_log.delete_logs(live.who.tenant, [live.answer_id])
     assert [await redis.ttl(name) > 0 async for name in redis.scan_iter(f"{key}*")] == [True]
 
 

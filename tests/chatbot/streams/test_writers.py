@@ -81,7 +81,7 @@ async def test_a_last_event_id_is_checked(answer_log: AnswerLog, tasks: TaskGrou
     for foreign in (f"{uuid4().hex}.1", f"{answer_id}.x", "nonsense", f"{answer_id}.-1", f"{answer_id}.0000000001"):
         with pytest.raises(ForeignEventId):
             await resume(foreign)
-    await answer_log.forget(live.who.tenant, [answer_id])
+    await answer_log.delete_logs(live.who.tenant, [answer_id])
     with pytest.raises(NotFound):
         await resume(f"{answer_id}.2")
 
