@@ -346,7 +346,7 @@ def prepare_identity(data: Path, host: str) -> LocalSigner:
     Raises:
         CannotRun: the demo login would be open to other machines, or a key file is damaged.
     """
-    if are_unset("AUTH__ISSUER") or not are_unset("DEMO_KEY_FILE"):  # enables the demo login
+    if are_unset("AUTH__ISSUER") or not are_unset("DEMO_KEY_FILE"):  # the demo login is on
         try:
             check_demo_host(host)
         except ValueError as exc:
@@ -461,7 +461,7 @@ async def run(profile: str, data: Path, *, once: bool, empty: bool) -> int:
         if model is not None:
             await wait_for_model(model, data)
         services = await stack.enter_async_context(open_chat(settings, engine=engine, index=index))
-        demo = demo_signer(settings.demo_key_file)  # None with an external issuer or off loopback
+        demo = demo_signer(settings.demo_key_file)  # None without DEMO_KEY_FILE, as with an external issuer
         staff_api = create_staff(
             staff,
             services.banks,

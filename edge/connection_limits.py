@@ -170,7 +170,7 @@ class LimitedConnection(HttpToolsProtocol):
         while start < len(data):
             if self.transport.is_closing():
                 return
-            # Feed heads in small pieces: a head's bytes in a piece that has the end of a request, too, are not counted.
+            # Small pieces for heads: the part of a head that shares a piece with the end of a request is not counted.
             piece = data[start : start + (_HEAD_PIECE_BYTES if self._in_head else _PIECE_BYTES)]
             if self._in_head and self._fed_bytes + len(piece) > self._limits.head_bytes:
                 self.refuse(b"431 Request Header Fields Too Large")

@@ -27,7 +27,7 @@ from llm_server.profile import Profile
 from llm_server.watchdog import wait_for_hang
 
 PR_SET_PDEATHSIG = 1
-# The interval of reading the engine's token count.
+# Seconds between two reads of the engine's token count.
 _WATCH_SECONDS = 10.0
 _LINES_READ = 200  # the last lines of the log, read after vLLM has exited
 WARM_UP_PROMPT = (

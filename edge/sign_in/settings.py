@@ -32,7 +32,7 @@ class OidcSettings(BaseModel, frozen=True):
     )
     idle: PositiveFloat = Field(1800.0, description="seconds: An unused session ends after this time.")
     longest: PositiveFloat = Field(43200.0, description="seconds: Every session ends after this time.")
-    renew_before: ClassVar[float] = 30.0  # seconds before its expiry at which an access token is renewed
+    renew_before: ClassVar[float] = 30.0  # seconds before an access token's expiry at which it is renewed
     grace: ClassVar[float] = 600.0  # seconds that an expired access token stays valid while the provider is away
     timeout: ClassVar[float] = 5.0  # seconds; the deadline of a call to the provider
     tls: TlsSettings = TlsSettings()

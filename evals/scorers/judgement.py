@@ -27,7 +27,7 @@ from evals.scorers.answers import holds_answer
 LONGEST_FACT: Final = 60
 """Maximum characters of a known answer that is one fact (a number, a name); a longer answer has several statements."""
 LEAST_OVERLAP: Final = 0.78
-"""Minimum overlap of content words with a known statement, from which an answer makes this statement."""
+"""The overlap of content words from which an answer counts as making a known statement."""
 _FEWEST_FEATURES: Final = 4
 """Minimum features of a statement; with fewer it is a heading or a word."""
 _LEAST_OF_QUESTION: Final = 0.3

@@ -93,7 +93,7 @@ class LocalEmbedder:
         self._waiting_requests = 0
         self._closing = False
         self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
-        # Only the thread that holds `_scheduling_lock` may use these.
+        # Only the thread that holds `_scheduling_lock` may use the fields below it.
         self._scheduling_lock = Lock()
         self._queries: deque[_Job] = deque()
         self._passages: deque[_Job] = deque()

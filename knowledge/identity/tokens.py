@@ -108,7 +108,7 @@ class Jwks:
             TokenRefused: there is no such key.
             KeysUnavailable: the keys cannot be fetched.
         """
-        # A caller without a key waits for a fetch in progress: it may bring the key.
+        # A caller whose key is not cached waits for a fetch in progress, which may bring the key.
         if self._should_fetch(key_id, failed) or (self._lacks(key_id, failed) and self._fetching.locked()):
             async with self._fetching:
                 if self._should_fetch(key_id, failed):  # unless the previous caller has fetched

@@ -24,7 +24,7 @@ class FusionSettings(BaseModel, frozen=True):
     dense_weight_ko: float = Field(default=0.45, ge=0, le=1)
     dense_weight_en: float = Field(default=0.65, ge=0, le=1)
     language_balance: float = Field(default=0.5, ge=0, le=1)
-    """The share in [0, 1] of the embedder's preference for the question's own language that is removed."""
+    """The share in [0, 1] that is removed from the embedder's preference for the question's own language."""
 
     def dense_weight(self, language: Language) -> float:
         """Return the weight of the dense half for a question in this language."""

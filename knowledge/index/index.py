@@ -44,7 +44,7 @@ _EARLIER_WEIGHT = 0.5
 _PAGE = 256
 _COUNT_EVERY = 5.0  # seconds between two counts of each tenant's points
 _MOST_TENANTS = 1000
-"""The tenants whose points are counted, largest first; any other is assumed to have as many as the smallest of them."""
+"""Only this many tenants' points are counted, largest first; any other is assumed to have as many as the last."""
 _CHECK_EVERY = 1.0  # seconds after which a reader checks again which collection the alias points to
 
 log = structlog.get_logger(__name__)
@@ -137,8 +137,8 @@ class Index:
             for language in LANGUAGES
         ]
         if weight < 1 and terms.indices:
-            # The rarity of terms is that of the tenant's own points. A sole tenant needs no filter for this, which may
-            # take half of a search's time.
+            # The rarity of terms is that among the tenant's own points. A sole tenant needs no filter for this; the
+            # filter may take half of a search's time.
             has_other_tenants = bool(tenants.keys() - {access.tenant})
             corpus = _tenant_filter(access.tenant) if has_other_tenants else None
             queries.append(Query(vector=terms, filter=visible, limit=candidates, corpus=corpus))

@@ -22,7 +22,7 @@ class Identifier:
     end: int
 
 
-# A text is searched only if it has a digit in some spelling, or the sign of an e-mail address.
+# A text is searched only if it has a digit or an @ in some spelling.
 _MAY_HAVE_IDENTIFIER: Final = re.compile(
     r"\d|[^\x00-\x7f\uac00-\ud7a3]|@|&\w|[공영일이삼사오육륙칠팔구][ ]?[공영일이삼사오육륙칠팔구]|골뱅이|앳"
     r"|\bat\b|_at_|\(at|\[at|\{at|<at|zero|one|two|three|four|five|six|seven|eight|nine",
@@ -54,7 +54,7 @@ _HARMLESS: Final = re.compile(
 )
 # A word that announces the other half of a number.
 _HALF: Final = r"(?:뒤|뒷|나머지|끝|마지막|앞|last|back|second|rest|remaining|ends?\b|other half|latter|followed)"
-_LINKS: Final = {"blank": " ", "hyphen": "-", "mark": "."}  # a weaker link is "~"
+_LINKS: Final = {"blank": " ", "hyphen": "-", "mark": "."}  # any other link is weak: "~"
 # The text between two groups of digits.
 _LINK: Final = re.compile(
     r"(?<=\d)(?=\D)(?:(?P<blank>[ \t]{1,2})|(?P<hyphen>[ \t]{0,2}-[ \t]{0,2})|(?P<mark>[ \t]{0,2}[._·/~)][ \t]{0,2})"
@@ -74,7 +74,7 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
         return ()
     matches = [identifier for reading in readings(text) for identifier in _matches(text, reading)]
     merged: list[Identifier] = []
-    # Overlapping identifiers merge into one with the kind of the longer; on a tie, of the first in the tables.
+    # Overlapping identifiers merge into one of the longer's kind; if both are as long, of the kind found first.
     for identifier in sorted(matches, key=lambda match: match.start):
         if merged and identifier.start < merged[-1].end:
             last = merged.pop()

@@ -42,7 +42,7 @@ _SPOKEN: Final = re.compile(
     rf"|(?<![가-힣\d])[{_WORD}](?![{_WORD}가-힣\d])|(?:(?<![가-힣])|(?<=[년월다시에고]))[\d{_WORD}]{{2,20}}"
     rf"|[\d{_WORD}]{{4,20}}"
 )
-# Endings whose first syllable is not a digit: 이에요, 482913이 제 번호예요.
+# Endings that begin with a syllable that is a digit elsewhere: 이에요, 482913이 제 번호예요.
 _ENDING: Final = re.compile(
     r"이(?=에[요여]|[고예라며니야지면란요])|일(?=[때까])|영(?=업)|사(?=용)|(?<=\d)이(?=[ ][가-힣])"
 )

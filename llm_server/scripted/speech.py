@@ -25,7 +25,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None  # None: quotes the passages that best match the question
     obeys: bool = False  # answers yes to every probe, and repeats the last user turn
     sentences: int = 2  # the most sentences of a quotation
-    thinking: str = ""  # text before the answer, markers included, unless the prompt ends with a closed block
+    thinking: str = ""  # text before the answer, markers included, unless the prompt ends with a closed thinking block
     marked: bool = True  # whether the markers of thinking are single tokens
     parses: bool = True  # chat completions separate the thinking, like vLLM with `--reasoning-parser`
     template: Template = "plain"  # the chat template
