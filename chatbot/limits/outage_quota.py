@@ -76,7 +76,7 @@ class OutageQuota:
         self._add(scopes, tokens, now)
 
     def admit(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int, *, now: float) -> None:
-        """Admit a reservation, or its extension, on this replica's share, or record nothing.
+        """Admit and record a reservation, or its extension, on this replica's share; record nothing if this fails.
 
         Raises:
             StoreUnavailable: Redis is unavailable for too long, or the tokens exceed the share or the day's remainder.

@@ -111,7 +111,7 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
     def _check_groups(self) -> "ModelsFile":
         groups = [entry.group for entry in self.root]
         if "primary" not in groups:
-            raise ValueError("one entry must be of the group `primary`")
+            raise ValueError("at least one entry must be of the group `primary`")
         if groups.count("canary") > 1:
             raise ValueError("at most one entry may be of the group `canary`")
         if len(self.names) < len(self.root):

@@ -298,7 +298,7 @@ class AnswerLog:
         return [(*_answer_of(key.decode()), (now_ms - lease_end) / 1000) for key, lease_end in lease_ends]
 
     async def running_answers(self, tenants: Mapping[AnswerId, str]) -> set[AnswerId]:
-        """Return the answers that have not ended, of those in `tenants`."""
+        """Return the answers in `tenants` that have not ended."""
         if not tenants:
             return set()
         keys = [answer_key(tenant, answer_id) for answer_id, tenant in tenants.items()]

@@ -42,26 +42,26 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     """
     settings, caller = services.settings, Caller.of(who, services.models.model)
     services.ledger.count_request(caller)
-    if question.answer is not None and not services.chooses_answer:
+    if question.answer_mode is not None and not services.chooses_answer:
         raise Unprocessable("answer: not accepted here; TURN__ANSWER or the model's profile decides it")
     conversation = await load_conversation(question, who, services)
     bank = services.banks.of(who.tenant)
     screening = await services.screener.screen(question.text, question.earlier, bank.own_names)
     screened = screening.question
     branch = branch_of(question, conversation.messages)
-    stored = allowed_in_prompt(
+    allowed_messages = allowed_in_prompt(
         branch, lambda passage: services.withdrawals.withdrawn(who.tenant, passage.document_id, passage.version)
     )
-    earlier: list[HistoryMessage] = [*stored, *screening.earlier]
+    earlier: list[HistoryMessage] = [*allowed_messages, *screening.earlier]
     result, canned_reply = await retrieve(screening, earlier, who, services)
     # A question that was rewritten to stand alone needs no earlier message.
     history_tokens = 0 if result.standalone else settings.history_tokens
-    in_prompt = window(earlier, services.models.counter.count, history_tokens)
-    language = language_in([*(message.text for message in in_prompt if message.role == "user"), screened.text])
+    prompt_history = window(earlier, services.models.counter.count, history_tokens)
+    language = language_in([*(message.text for message in prompt_history if message.role == "user"), screened.text])
     prompt = services.prompts.build(
         result.standalone or screened.text,
         bank=bank.name(language),
-        history=[Message(message.role, message.text) for message in in_prompt],
+        history=[Message(message.role, message.text) for message in prompt_history],
         passages=[hit.passage for hit in result.hits],
         language=language,
     )
@@ -99,8 +99,8 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         trace_id=current_trace_id(),
         opened_at=time.monotonic(),
         client_message_count=len(screening.earlier),
-        context=tuple(message.id for message in stored if message in in_prompt),
-        answer=question.answer or settings.answer or AnswerMode.QUOTE,
+        context=tuple(message.id for message in allowed_messages if message in prompt_history),
+        answer=question.answer_mode or settings.answer or AnswerMode.QUOTE,
         quoted_before=tuple(citation.quote for citation in branch[-1].citations[:1]) if branch else (),
     )
     try:

@@ -30,7 +30,7 @@ def may_choose(prefill_rate: float) -> bool:
 
 
 def chosen_units(ranked: Sequence[Candidate], choices: Sequence[Sequence[float]]) -> tuple[Candidate, ...]:
-    """Return the likeliest unit, and the second if it is nearly as likely.
+    """Return the likeliest unit, and the second likeliest too if its probability is at least 0.4.
 
     `choices` has for each prompt of `choice_prompts` the units' probabilities, in that prompt's order.
     """

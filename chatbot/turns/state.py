@@ -29,7 +29,7 @@ class Question:
     parent_id: str | None = None
     earlier: tuple[ClientMessage, ...] = ()
     max_answer_tokens: int | None = None
-    answer: AnswerMode | None = None
+    answer_mode: AnswerMode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,7 +118,7 @@ async def test_a_question_that_cannot_be_recorded_costs_nothing(bank: Bank) -> N
 
 
 async def test_on_make_run_alone_the_caller_chooses_whose_words_answer(bank: Bank) -> None:
-    asked = replace(bank.question(), answer=AnswerMode.WRITTEN)
+    asked = replace(bank.question(), answer_mode=AnswerMode.WRITTEN)
     demo = bank.but(chooses_answer=True, settings=TurnSettings(answer=AnswerMode.QUOTE))
     assert (await open_turn(asked, bank.who, demo)).answer is AnswerMode.WRITTEN
     assert (await open_turn(bank.question(), bank.who, demo)).answer is AnswerMode.QUOTE

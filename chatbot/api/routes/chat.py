@@ -89,13 +89,13 @@ async def begin_answer(
     ask: Ask, who: TheCaller, services: TheServices, request: Request, idempotency_key: IdempotencyKey = None
 ) -> StartedReply:
     """Start an answer, or join the answer of the Idempotency-Key; raise every error that becomes a status."""
-    request.state.language = language_of(ask.message)  # errors name the bank's contact in it
+    request.state.language = language_of(ask.message)  # the language in which errors name the bank's contact
     question = Question(
         text=ask.message,
         conversation_id=ask.conversation_id,
         parent_id=ask.parent_id,
         max_answer_tokens=ask.max_answer_tokens,
-        answer=ask.answer,
+        answer_mode=ask.answer,
     )
     digest = digest_of(ask.model_dump_json(exclude={"stream"}))
     start = partial(start_answer, question, who, services)

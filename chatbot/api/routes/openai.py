@@ -62,7 +62,7 @@ async def begin_completion(
     """Start an answer, or join the answer of the Idempotency-Key; raise every error that becomes a status."""
     check_model(body.model, served=services.models.model)
     question = question_of(read_request(body))
-    request.state.language = language_of(question.text)  # errors name the bank's contact in it
+    request.state.language = language_of(question.text)  # the language in which errors name the bank's contact
     digest = digest_of(body.model_dump_json(exclude={"stream", "stream_options"}))
     start = partial(start_answer, question, who, services)
     with services.answers.writers.accepting():
