@@ -46,7 +46,7 @@ class Office:
         return None if not text or text.lower() in _EDITORS_TITLES else text
 
     def links(self, name: str, kind: str = "") -> dict[str, str]:
-        """Return a part's internal relationships as {relationship id: part name}; with `kind`, only those of a kind."""
+        """Return a part's internal relationships as {id: part name}; only those whose type ends with `kind`."""
         folder, _, file = name.rpartition("/")
         links = self.root(join(folder, "_rels", f"{file}.rels"))
         return {
@@ -78,7 +78,7 @@ def local_name(element: Element) -> str:
 
 def has_text(element: Element) -> bool:
     """Return whether an element contains text, including deleted text."""
-    return any((one.text or "").strip() for one in element.iter() if local_name(one) in {"t", "delText"})
+    return any((inner.text or "").strip() for inner in element.iter() if local_name(inner) in {"t", "delText"})
 
 
 def unpack(path: Path) -> Office:
@@ -116,6 +116,7 @@ def _check_declared(entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _kind(names: list[str]) -> Format:
+    """Return the format that an archive's part names suggest; raise Unreadable for other archives."""
     kind = next((kind for kind, folder in _KINDS if any(name.startswith(folder) for name in names)), None)
     has_office_part = "[content_types].xml" in names or "contents/content.hpf" in names or "mimetype" in names
     if kind is None or not has_office_part:

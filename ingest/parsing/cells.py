@@ -15,23 +15,26 @@ Value = str | int | float | bool | date | datetime | time | timedelta | None
 _LITERAL = re.compile(r'"([^"]*+)"?|[\\!](.?)|[_*].?', re.DOTALL)
 # A colour, condition or currency ([$€-407]) in brackets, but not a duration such as [h].
 _BRACKETS = re.compile(r"\[(?![hms]++\])(?:\$([^\[\]-]*+))?[^\[\]]*+\]", re.IGNORECASE)
-_NO_CODE = re.compile(f"{_LITERAL.pattern}|{_BRACKETS.pattern}", re.DOTALL | re.IGNORECASE)
+_LITERAL_OR_BRACKETS = re.compile(f"{_LITERAL.pattern}|{_BRACKETS.pattern}", re.DOTALL | re.IGNORECASE)
 # Whole digits (with literal text between them), thousands commas, decimals, thousands commas.
 _DIGITS = re.compile(r"([#0?](?:[^.]*[#0?])?)(,*)(?:\.([#0?]*)(,*))?|General|@", re.IGNORECASE)
 _DATE = re.compile(r"[a-z]", re.IGNORECASE)  # in a section without digits; any other letter is quoted or escaped
 _SCIENTIFIC = re.compile(r"[eE][+-]|/")
 _CONDITION = re.compile(r"\[(<=|>=|<>|<|>|=)(-?\d{1,15}(?:\.\d{1,15})?)\]")
-_COMPARED = {
+_OPERATORS = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "<>": operator.ne,
 }  # fmt: skip
-_SIGNS = frozenset("-\N{MINUS SIGN}△▲▽▼")
+_NEGATIVE_SIGNS = frozenset("-\N{MINUS SIGN}△▲▽▼")
 MOST_DECIMALS = 15
 _EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # enough for the largest number in a cell, plus decimals
 
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """One section of a number format: its condition, literal text, and codes, with NUL in place of literal text."""
+    """One section of a number format and its condition.
+
+    `words` is the section as shown, without quotes, padding and brackets; `codes` has NUL for each literal character.
+    """
 
     condition: re.Match[str] | None
     words: str
@@ -60,7 +63,7 @@ def display_text(value: Value, number_format: str) -> str:
     if value is None:
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _number(value, number_format)
+        return _format_number(value, number_format)
     if _hides(value, number_format):
         return ""
     if isinstance(value, bool):
@@ -75,8 +78,8 @@ def shows_weekday(number_format: str) -> bool:
     return any("aaa" in section.codes.lower() for section in _sections(number_format))
 
 
-def _number(value: float, number_format: str) -> str:
-    """Format a number with the section of the number format that is for it."""
+def _format_number(value: float, number_format: str) -> str:
+    """Format a number with the section of the number format that applies to it."""
     sections = _sections(number_format)
     index = _section_index(value, sections)
     if index is None:
@@ -109,7 +112,9 @@ def _general(value: float) -> str:
 def _has_sign(pattern: _Pattern) -> bool:
     """Return whether the literal text shows that a number is negative: by a sign, or by brackets around it."""
     before = pattern.before
-    return not _SIGNS.isdisjoint(before) or before.count("(") > before.count(")") or pattern.after.startswith("-")
+    return (
+        not _NEGATIVE_SIGNS.isdisjoint(before) or before.count("(") > before.count(")") or pattern.after.startswith("-")
+    )
 
 
 def _hides(value: Value, number_format: str) -> bool:
@@ -125,7 +130,7 @@ def _hides(value: Value, number_format: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _sections(number_format: str) -> tuple[_Section, ...]:
-    """Split a number format at its semicolons, without those in literal text."""
+    """Split a number format at its semicolons, except those in literal text."""
     if not _BRACKETS.sub("", number_format):  # only a colour
         return _sections("General")
     outline = _LITERAL.sub(lambda literal: "\0" * len(literal[0]), number_format)  # a literal may contain ";" or codes
@@ -133,8 +138,8 @@ def _sections(number_format: str) -> tuple[_Section, ...]:
     start = 0
     for section in outline.split(";"):
         end = start + len(section)
-        words = _NO_CODE.sub(_visible_text, number_format[start:end])
-        codes = _NO_CODE.sub(lambda match: "\0" * len(_visible_text(match)), number_format[start:end])
+        words = _LITERAL_OR_BRACKETS.sub(_visible_text, number_format[start:end])
+        codes = _LITERAL_OR_BRACKETS.sub(lambda match: "\0" * len(_visible_text(match)), number_format[start:end])
         sections.append(_Section(_CONDITION.search(section), words, codes))
         start = end + 1
     return tuple(sections)
@@ -153,7 +158,7 @@ def _section_index(value: float, sections: Sequence[_Section]) -> int | None:
     if any(section.condition for section in sections):
         for index, section in enumerate(sections[:3]):
             condition = section.condition
-            if condition is None or _COMPARED[condition[1]](value, float(condition[2])):
+            if condition is None or _OPERATORS[condition[1]](value, float(condition[2])):
                 return index
         return None
     number_sections = len(sections) - ("@" in sections[-1].codes)

@@ -27,12 +27,12 @@ LONGEST_PROSE = 8_000  # characters passed to the splitter at once
 LONGEST_LINE = 1_000  # characters of a line used to detect its block type
 LONGEST_HEADING = 200  # characters of a heading in a section name
 LONGEST_TITLE = 300  # characters: the title is embedded with every passage
-CHARACTERS_A_TOKEN = 8  # beyond this ratio, count by length: an unknown word of any length is one token
+CHARACTERS_A_TOKEN = 8  # with more, tokens are counted by length, since an unknown word of any length is one token
 
 _LETTER = re.compile(r"\w")
 _MARKUP = re.compile(r"[*_`]+(?=\S)|(?<=\S)[*_`]+")  # marks of emphasis and code
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
-_LAST_FIGURE = re.compile(r"(?<![\d.,])\d[\d.,]{0,30}[십백천만억조]{0,3}\Z")  # a figure without the unit after it
+_LAST_FIGURE = re.compile(r"(?<![\d.,])\d[\d.,]{0,30}[십백천만억조]{0,3}\Z")  # its unit of measure may follow
 _RETURN = re.compile(r"\r\n?")
 
 
@@ -103,6 +103,8 @@ _Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Heading:
+    """A heading; `start` is its offset, `body` the offset of the text after it."""
+
     start: int
     body: int
     level: int
@@ -169,7 +171,7 @@ class Chunker:
             start, end = starts[first_line], min(starts[next_line], len(text))
             if token.type == "heading_open":
                 content = tokens[i + 1].content[:LONGEST_LINE]
-                title = shortened(" ".join(_MARKUP.sub("", content).split()), LONGEST_HEADING)
+                title = shorten(" ".join(_MARKUP.sub("", content).split()), LONGEST_HEADING)
                 headings.append(_Heading(start, end, int(token.tag[1]), title))
             elif token.type == "table_open":
                 tables.append((start, end))
@@ -214,10 +216,10 @@ class Chunker:
         prose_start = section.start
         for table, end in section_tables:
             rows = text[table:end].rstrip("\n")
-            before = list(self._prose(text, prose_start, table))
+            before = list(self._prose_pieces(text, prose_start, table))
             if self.count(rows) > self._most_tokens:
                 yield from before
-                yield from self._rows(rows, table)
+                yield from self._table_pieces(rows, table)
             else:
                 # The text before a table introduces it; keep both in one passage if they fit.
                 has_introduction = bool(before) and self.count(text[before[-1][0] : end]) <= self._most_tokens
@@ -225,14 +227,14 @@ class Chunker:
                 yield from before
                 yield start, text[start:end].rstrip("\n")
             prose_start = end
-        yield from self._prose(text, prose_start, section.end)
+        yield from self._prose_pieces(text, prose_start, section.end)
 
-    def _prose(self, text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
+    def _prose_pieces(self, text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
         for offset, piece in _whole_figures(self._split(text[start:end], self._splitter)):
             yield start + offset, piece
 
-    def _rows(self, table: str, start: int) -> Iterator[tuple[int, str]]:
-        """Yield (offset, rows): groups of rows, each with the table's header."""
+    def _table_pieces(self, table: str, start: int) -> Iterator[tuple[int, str]]:
+        """Yield (offset, piece): groups of a table's rows, each group with the table's header."""
         header, rule, *rows = table.split("\n")
         head = f"{header}\n{rule}"
         names = _cells(header)
@@ -256,7 +258,10 @@ class Chunker:
             yield group_start, "\n".join([head, *group])
 
     def _long_row(self, names: Sequence[str], row: str) -> Iterator[str]:
-        """Yield a row that exceeds a passage as "column: cell" lines, cut like prose; pieces repeat the first cell."""
+        """Yield the pieces of a row that is longer than a passage, as "column: cell" lines that are cut like prose.
+
+        Each piece begins with the first cell as its label, unless that is empty or long.
+        """
         cells = _cells(row)
         named_cells = [(name, cell) for name, cell in zip(names, cells, strict=False) if cell]
         fields = [f"{name}: {cell}" if name else cell for name, cell in named_cells]
@@ -326,14 +331,14 @@ def chunk_document(parsed: Parsed, chunker: Chunker) -> ChunkedDocument:
         raise Unreadable(Reason.EMPTY_TEXT, "no text could be read from it")
     return ChunkedDocument(
         format=parsed.format,
-        title=shortened(parsed.title, LONGEST_TITLE) if parsed.title else None,
+        title=shorten(parsed.title, LONGEST_TITLE) if parsed.title else None,
         language=language_of("\n".join(chunk.text for chunk in chunks)),
         chunks=tuple(chunks),
         left_out=parsed.left_out,
     )
 
 
-def shortened(name: str, most: int) -> str:
+def shorten(name: str, most: int) -> str:
     """Return a name cut to `most` characters, with an ellipsis if it was longer."""
     return name if len(name) <= most else name[: most - 1] + "…"
 
@@ -355,7 +360,7 @@ def _cut_position(text: str, start: int) -> int:
 
 
 def _whole_figures(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Yield (offset, piece); move a figure at the end of a piece to the next one, if its unit may begin there."""
+    """Yield (offset, piece); move a figure from a piece's end to the adjacent next piece, where its unit may be."""
     moved = ""
     for (offset, cut), (next_offset, next_cut) in pairwise([*pieces, (-1, "")]):
         start, piece = offset - len(moved), moved + cut
@@ -366,7 +371,10 @@ def _whole_figures(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str
 
 
 def _merge(before: _Section, section: _Section) -> _Section:
-    """Merge two sections; if the first has text, the path has only the headings that both have at the same level."""
+    """Merge two sections; if the first has text, the new path has only the headings that both have at the same level.
+
+    If they have none in common, it is the first section's top heading.
+    """
     if before.has_body:
         common = (title for title, other in zip(before.path, section.path, strict=False) if title == other)
         path = tuple(common) or before.path[:1]

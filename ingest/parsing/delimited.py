@@ -30,7 +30,7 @@ def delimiter_of(text: str) -> str | None:
 
 
 def parse_delimited(text: str, delimiter: str) -> Parsed:
-    """Return the rows as one table below the lines that precede it."""
+    """Return the rows as one table, below the rows of one cell that precede them as titles."""
     rows = [row for row in _rows(text, delimiter) if any(row)]
     if len(rows) > MOST_ROWS:
         raise Unreadable(Reason.TOO_LARGE, "more than a million rows")
@@ -42,7 +42,7 @@ def parse_delimited(text: str, delimiter: str) -> Parsed:
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:
     """Return all rows; raise Unreadable if a cell is not closed."""
-    # After a quotation mark that is not closed, `csv` puts all rows into one cell, and this last one with them.
+    # After a quotation mark that is not closed, `csv` puts all further rows into one cell, including this added one.
     reader = csv.reader(StringIO(f"{text}\n{_LAST_CELL}"), delimiter=delimiter, skipinitialspace=True)
     rows: list[list[str]] = []
     first_line, next_line = 1, 1  # of the last row, and of the row behind it
@@ -51,7 +51,7 @@ def _rows(text: str, delimiter: str) -> list[list[str]]:
             rows.append(row)
             first_line, next_line = next_line, reader.line_num + 1
         is_closed = rows.pop() == [_LAST_CELL]
-    except csv.Error:  # that cell is too long for `csv`
+    except csv.Error:  # the unclosed cell is too long for `csv`
         first_line = next_line
         is_closed = False
     if not is_closed:

@@ -71,12 +71,15 @@ def remove_hidden_drawings(root: Element) -> int:
 
 
 def remove_hidden(root: Element, styles: Styles) -> Counter[LeftOut]:
-    """Remove a part's hidden text; return the number of hidden paragraphs, rows and revisions."""
+    """Remove a part's hidden text; return the number of left-out paragraphs, rows, revisions and comments.
+
+    Also mark the runs that a style makes superscript.
+    """
     left_out = Counter({LeftOut.ROW: _remove_rows(root, "hidden"), LeftOut.DELETED: _remove_rows(root, "del")})
-    for name in ("del", "moveFrom"):  # mammoth drops them itself
+    for name in ("del", "moveFrom"):  # mammoth drops these elements itself
         left_out[LeftOut.DELETED] += sum(map(has_text, root.iter(f"{_W}{name}")))
     left_out[LeftOut.COMMENT] += sum(map(has_text, root.iter(f"{_W}comment")))
-    with_hidden_text = set()
+    paragraphs_with_hidden_text = set()
     for paragraph, run in _runs(root):
         properties = {
             **styles.of_paragraph(paragraph),
@@ -86,9 +89,9 @@ def remove_hidden(root: Element, styles: Styles) -> Counter[LeftOut]:
         _mark_superscript(run, properties.get("vertAlign"))
         if _is_on(properties.get("vanish")):
             if has_text(run):
-                with_hidden_text.add(paragraph)
+                paragraphs_with_hidden_text.add(paragraph)
             run[:] = []
-    left_out[LeftOut.TEXT] += len(with_hidden_text)
+    left_out[LeftOut.TEXT] += len(paragraphs_with_hidden_text)
     return left_out
 
 
@@ -115,7 +118,7 @@ def _runs(root: Element) -> Iterator[tuple[Element | None, Element]]:
 
 
 def _mark_superscript(run: Element, position: Element | None) -> None:
-    """Mark a run itself as superscript if its style makes it one."""
+    """Mark a run itself as superscript if its style makes it superscript, unless the run has its own position."""
     if _value(position) != "superscript":
         return
     properties = run.find(_RUN_PROPERTIES)

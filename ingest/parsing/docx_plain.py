@@ -17,14 +17,14 @@ _BOX: Final = f"{_W}txbxContent"
 _CHARACTER_CODE: Final = re.compile(r"(?!D[89A-F]|0)[0-9A-F]{4}|0[1-9A-F][0-9A-F]{2}")  # from 0100, no surrogate
 _M: Final = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _STRICT_M: Final = "{http://purl.oclc.org/ooxml/officeDocument/math}"
-_HOLDERS: Final = frozenset(f"{_W}{name}" for name in ("p", "r", "hyperlink", "sdtContent", "del", "moveFrom"))
+_KNOWN_TO_MAMMOTH: Final = frozenset(f"{_W}{name}" for name in ("p", "r", "hyperlink", "sdtContent", "del", "moveFrom"))
 """Elements that mammoth reads or deliberately omits."""
 _RENAMED: Final = {f"{_W}cr": f"{_W}br", f"{_W}ptab": f"{_W}tab"}
 _AROUND: Final = {
     "num": ("(", ")"), "den": ("/(", ")"), "sup": ("^(", ")"), "sub": ("_(", ")"), "rad": ("√(", ")"), "d": ("(", ")"),
     "fName": ("", " "), "mr": ("", " "), "eqArr": ("", " "),
 }  # fmt: skip
-"""Signs around the parts of a formula that is written in one line: a fraction a over b becomes (a)/(b)."""
+"""Characters around the parts of a formula that is written in one line: a fraction a over b becomes (a)/(b)."""
 
 
 def normalise_for_mammoth(root: Element) -> None:
@@ -69,7 +69,7 @@ def _is_wrapper(element: Element) -> bool:
     """Return whether an element is a formula, or only a wrapper around runs."""
     if element.tag in {f"{_M}oMath", f"{_STRICT_M}oMath"}:
         return True
-    is_known = element.tag in _HOLDERS or not str(element.tag).startswith((_W, _M, _STRICT_M))
+    is_known = element.tag in _KNOWN_TO_MAMMOTH or not str(element.tag).startswith((_W, _M, _STRICT_M))
     return not is_known and element.find(f"{_W}r") is not None
 
 
@@ -91,7 +91,7 @@ def _formula_runs(part: Element) -> Iterator[Element]:
 
 
 def _signs_around(part: Element) -> tuple[str, str]:
-    """Return the signs before and after a part of a formula; those of a sum or integral are in the file."""
+    """Return the characters before and after a part of a formula; a sum's or integral's own sign is in the file."""
     if local_name(part) != "nary":
         return _AROUND.get(local_name(part), ("", ""))
     operator = part.find("{*}naryPr/{*}chr")

@@ -29,7 +29,7 @@ _BLOCK_STYLE = re.compile(
     r"display\s{0,4}+:\s{0,4}+(?:block|flex|grid|table|list-item|flow-root)|float\s{0,4}+:\s{0,4}+(?:left|right)",
     re.IGNORECASE,
 )
-_BOX = re.compile(r"\A(?:checkbox|radio)\Z", re.IGNORECASE)
+_CHECKABLE = re.compile(r"\A(?:checkbox|radio)\Z", re.IGNORECASE)
 _BREAKS = [*HTMLTreeBuilder.DEFAULT_BLOCK_ELEMENTS, "br"]
 _NOT_INLINE = re.compile(r"display\s{0,4}+:\s{0,4}+(?!inline\s{0,4}(?:[;!]|\Z)|contents)", re.IGNORECASE)
 _STRUCK = re.compile(r"text-decoration(?:-line)?\s{0,4}:[^;]{0,60}line-through", re.IGNORECASE)
@@ -43,7 +43,7 @@ MOST_SPANNED = 200
 
 
 def parse_html(text: str) -> Parsed:
-    """Return a page's content; the title is its <title>, or else its first heading."""
+    """Return a web page's content; the title is its <title>, or else its first heading."""
     soup = BeautifulSoup(_XML_PROLOGUE.sub("", text), "lxml")
     title = " ".join(soup.title.get_text().split()) if soup.title else ""
     left_out = +Counter({LeftOut.ELEMENT: _remove_hidden(soup)})  # unary + drops zero counts
@@ -77,7 +77,7 @@ def to_text(soup: BeautifulSoup) -> str:
 
 def _simplify(soup: BeautifulSoup) -> None:
     """Remove elements without text, and rewrite those that markdownify would drop or join."""
-    for box in soup("input", type=_BOX):
+    for box in soup("input", type=_CHECKABLE):
         box.replace_with("☑" if box.has_attr("checked") else "☐")
     for tag in soup(_DROPPED):
         tag.decompose()
@@ -155,14 +155,14 @@ def _extract_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
             for tag in [table, *table.find_all(["tr", "td", "th", "tbody", "thead", "tfoot"])]:
                 tag.name = "div"
             continue
-        grid, depth = _grid(rows)
+        grid, header_count = _grid(rows)
         caption = table.find("caption")
         title = f"{_text(caption)}\n\n" if caption else ""
         placeholder = f"TABLE{uuid4().hex}"
         paragraph = soup.new_tag("p")
         paragraph.string = placeholder
         table.replace_with(paragraph)
-        yield placeholder, f"\n\n{title}{to_markdown(grid, header_rows=depth, drop_repeated=True)}\n\n"
+        yield placeholder, f"\n\n{title}{to_markdown(grid, header_rows=header_count, drop_repeated=True)}\n\n"
 
 
 def _cells(row: Tag) -> list[Tag]:
@@ -170,7 +170,7 @@ def _cells(row: Tag) -> list[Tag]:
 
 
 def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
-    """Return the cells, with spans filled in, and the number of header rows."""
+    """Return the texts of a table's cells, with spans filled in, and the number of header rows."""
     grid: list[list[str]] = []
     merged: list[Merged] = []
     open_spans: dict[int, tuple[int, str]] = {}  # column → (remaining rows, text)
@@ -229,5 +229,6 @@ def _is_header(row: Tag) -> bool:
 
 
 def _span(cell: Tag, name: str) -> int:
+    """Return the value of `rowspan` or `colspan`, at most MOST_SPANNED; 1 if it is missing or invalid."""
     value = str(cell.get(name, "1"))
     return min(max(int(value), 1), MOST_SPANNED) if value.isdecimal() and len(value) < 5 else 1

@@ -27,7 +27,7 @@ from ingest.parsing.text import first_heading
 MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # the first bytes of an OLE container
 _ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
 _OUTLOOK_STREAM = re.compile(r"__properties_version1\.0|__substg1\.0_", re.IGNORECASE)
-_PASSWORD, _DISTRIBUTION, _DRM = 1 << 1, 1 << 2, 1 << 4
+_PASSWORD, _DISTRIBUTION, _DRM = 1 << 1, 1 << 2, 1 << 4  # flags of the file header
 _CERTIFIED = 1 << 8  # encrypted with a certificate
 _PLACEHOLDER = re.compile(r"배포용 문서입니다\.\s{0,4}문서를 읽으려면")
 _TABLE = re.compile(r"<table>.*?(?:</table>|\Z)", re.DOTALL)
@@ -38,7 +38,7 @@ _SUP = re.compile(r"<sup>([^<>]{0,200})</sup>")
 _BREAK = re.compile(r"<br\s*/?>")
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*+\n){2,}")
 _LAYOUT = unhwp.RenderOptions(table_fallback="html", escape_special_chars=False)
-_KINDS = {
+_REFUSALS = {
     unhwp.ErrorKind.ENCRYPTED: (Reason.ENCRYPTED, "the document is protected by a password"),
     unhwp.ErrorKind.DISTRIBUTION_RESTRICTED: (Reason.PROTECTED, "it is a distribution copy: upload the original"),
     unhwp.ErrorKind.UNSUPPORTED_FORMAT: (Reason.UNKNOWN_TYPE, "this version of HWP is not supported: save it as HWPX"),
@@ -87,7 +87,7 @@ def _without_hidden(office: Office) -> tuple[Office, Counter[LeftOut]]:
 
 
 def _remove_deleted(root: Element) -> int:
-    """Remove the text of tracked deletions; return the number that contain text."""
+    """Remove the text of tracked deletions that have an end; return the number of those that contain text."""
     ids_with_end = {element.get("Id") for element in root.iter() if local_name(element) == "deleteEnd"}
     open_ids: set[str | None] = set()
     ids_with_text: set[str | None] = set()
@@ -145,7 +145,7 @@ def _parsed(kind: Format, data: bytes, title: str | None) -> Parsed:
         with unhwp.parse_bytes(data, render_options=_LAYOUT) as result:
             rendered = result.markdown
     except unhwp.UnhwpError as exc:
-        reason, detail = _KINDS.get(exc.kind, (Reason.MALFORMED, "the document is damaged"))
+        reason, detail = _REFUSALS.get(exc.kind, (Reason.MALFORMED, "the document is damaged"))
         raise Unreadable(reason, detail) from exc
     if len(rendered) < 2000 and _PLACEHOLDER.search(rendered):
         raise Unreadable(Reason.PROTECTED, "it is a distribution copy (배포용): upload the original")

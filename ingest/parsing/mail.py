@@ -92,19 +92,20 @@ def _field(message: MIMEPart, name: str) -> str:
 def _body(message: MIMEPart, parts: list[MIMEPart]) -> tuple[str, Mapping[LeftOut, int]]:
     """Return the body and its left-out counts.
 
-    Of two alternatives it is the HTML, unless the plain text has over twice as many letters; otherwise it is both.
+    If the mail has an HTML and a plain body that are not alternatives (multipart/mixed), return both. Otherwise return
+    the HTML body, unless the plain one has over twice as many letters.
     """
     bodies = [part for part in parts if not _is_attachment(part) and part.get_content_maintype() == "text"]
-    pages = [parse_html(_text(p)) for p in bodies if p.get_content_subtype() == "html"]
+    html_bodies = [parse_html(_text(p)) for p in bodies if p.get_content_subtype() == "html"]
     plain_texts = [_text(p).strip() for p in bodies if p.get_content_subtype() != "html"]
-    left_out = sum((Counter(page.left_out) for page in pages), Counter[LeftOut]())
-    rich = "\n\n".join(page.pages[0].markdown for page in pages)
+    left_out = sum((Counter(parsed.left_out) for parsed in html_bodies), Counter[LeftOut]())
+    html = "\n\n".join(parsed.pages[0].markdown for parsed in html_bodies)
     plain = "\n\n".join(plain_texts)
-    is_mixed = message.get_content_type() == "multipart/mixed" and pages and plain_texts
+    is_mixed = message.get_content_type() == "multipart/mixed" and html_bodies and plain_texts
     if is_mixed and not any(p.get_content_type() == "multipart/alternative" for p in message.walk()):
-        return f"{plain}\n\n{rich}", left_out
-    is_rich = sum(map(str.isalnum, rich)) * 2 >= sum(map(str.isalnum, plain))
-    return (rich, left_out) if is_rich else (plain, {})
+        return f"{plain}\n\n{html}", left_out
+    is_html_longer = sum(map(str.isalnum, html)) * 2 >= sum(map(str.isalnum, plain))
+    return (html, left_out) if is_html_longer else (plain, {})
 
 
 def _text(part: MIMEPart) -> str:

@@ -17,8 +17,8 @@ from statistics import median
 from ingest.parsing.parsed import Reason, Unreadable
 from ingest.parsing.pdf_layout import Line
 
-# Measured on pages of Korean bank documents (share of letters recognised, of words): kor .99 to 1.00, .93 to .98;
-# kor+eng .96 to .99, .89 to .96. Letters on pages in Latin script: kor .02, kor+eng .99.
+# Measured share of recognised letters (and words) on pages of Korean bank documents: kor .99 to 1.00 (.93 to .98),
+# kor+eng .96 to .99 (.89 to .96). Share of recognised letters on pages in Latin script: kor .02, kor+eng .99.
 LANGUAGES = {"Korean": "kor", "Hangul": "kor", "Han": "kor", "Japanese": "kor"}
 OTHER_LANGUAGES = "kor+eng"
 INSTALL = "install it (Debian, Ubuntu: apt-get install tesseract-ocr tesseract-ocr-kor)"
@@ -29,7 +29,7 @@ ORIENTATION_DPI = 150  # enough to detect the orientation
 MOST_PIXELS = 9_000_000  # an A4 page at 300 dpi
 CPU_SECONDS = 28  # a page takes 1 to 5 s
 MEMORY_BYTES = 512 * 1024 * 1024
-LEAST_CONFIDENCE = 30.0  # of 100: below it, tesseract takes parts of pictures for letters
+LEAST_CONFIDENCE = 30.0  # of 100: "words" with less are often parts of pictures
 MOST_BLANK = 100  # characters between two words
 LEAST_TURN_CONFIDENCE = 2.0  # tesseract's confidence in an orientation; correct ones score 7 to 40
 HEADING = 1.5  # times the page's median line height
@@ -102,9 +102,8 @@ def _tesseract(picture: Picture, *options: str, seconds: int = CPU_SECONDS) -> s
         )
     if result.returncode < 0:
         raise Unreadable(Reason.TOO_SLOW, "recognising the characters of a page took too much time or memory")
-    if (
-        b"Failed loading language" in result.stderr
-    ):  # with several languages tesseract continues without the missing one
+    # With several languages, tesseract continues without the missing one.
+    if b"Failed loading language" in result.stderr:
         raise Unreadable(
             Reason.EMPTY_TEXT, f"it has pages that are pictures, and tesseract lacks a language: {INSTALL}"
         )

@@ -46,8 +46,8 @@ from ingest.parsing.text import is_unmapped
 SAMPLED = 64  # letters sampled to detect a page's rotation
 LEAST_LETTERS = 16  # fewer are a stamp or page number rather than the page's text
 SCAN_SHARE = 0.2  # of a page that pictures must cover to count as a scan
-STAMPED_SHARE = 0.5  # the same for a page with a few lines of text
-MOST_STAMPED = 200  # letters on such a page: a source, a header, an approval box
+STAMPED_SHARE = 0.5  # of a page with a few lines of text that pictures must cover to count as a stamped scan
+MOST_STAMPED = 200  # letters in these lines: a source, a header, an approval box
 STAMPED_SECONDS = 10  # of CPU time, since these pictures may contain no text
 MOST_TEXTLESS = 5  # pages per file whose pictures add no text; after them, pictures are treated as backgrounds
 OUTLINES = 30  # drawn paths that suggest outlined letters
@@ -104,7 +104,7 @@ class ReadPage:
 
 
 def assemble(kind: Format, read: Sequence[ReadPage], title: str) -> Parsed:
-    """Assemble pages into a document, removing repeated headers and footers."""
+    """Assemble pages into a document without repeated headers and footers; raise Unreadable if it has no text."""
     pages = [page.blocks for page in read]
     lines = [block for page in pages for block in page if isinstance(block, Line)]
     tables = sum(isinstance(block, Table) for page in pages for block in page)
@@ -132,7 +132,7 @@ def assemble(kind: Format, read: Sequence[ReadPage], title: str) -> Parsed:
     )
 
 
-def _as_drawn(document: pypdfium2.PdfDocument, index: int) -> pypdfium2.PdfPage:
+def _flattened_page(document: pypdfium2.PdfDocument, index: int) -> pypdfium2.PdfPage:
     """Return a page with its form fields and annotations flattened into its content."""
     page = document[index]
     if pdfium_c.FPDFPage_Flatten(page, pdfium_c.FLAT_NORMALDISPLAY) != pdfium_c.FLATTEN_SUCCESS:
@@ -142,8 +142,11 @@ def _as_drawn(document: pypdfium2.PdfDocument, index: int) -> pypdfium2.PdfPage:
 
 
 def _page(document: pypdfium2.PdfDocument, index: int, *, may_be_stamped: bool) -> ReadPage:
-    """Read a page: its text layer, its recognised characters, or both (see the module's docstring)."""
-    page = _as_drawn(document, index)
+    """Read a page: its text layer, its recognised characters, or both (see the module's docstring).
+
+    Without `may_be_stamped`, pictures on a page with text are backgrounds and not recognised.
+    """
+    page = _flattened_page(document, index)
     has_textless_pictures = False
     try:
         remove_replacements(page)
@@ -178,7 +181,7 @@ def _recognise_page(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list
 
 
 def _text_of_pictures(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
-    """Recognise the page without its text layer, which is read from the file instead."""
+    """Recognise the characters of a page that is drawn without its text layer, which is read from the file instead."""
     hide_text(page)
     return _recognise_page(page, seconds)
 
@@ -284,6 +287,7 @@ def _parts(line_start: int, raw: str, table_of: Mapping[int, Table]) -> Iterator
 
 
 def _line(boxes: Mapping[int, Box], start: int, raw: str) -> Iterator[Line]:
+    """Yield the line with this text, which starts at index `start` of the page's text; nothing if it is blank."""
     # pdfium writes U+FFFE for a hyphen that breaks a word at a line's end.
     text = raw.rstrip("\r").replace("\ufffe", "").replace("\x00", "").replace("\t", " ")
     if not text.strip():

@@ -52,6 +52,7 @@ class Box(NamedTuple):
         return (self.right - self.left) * (self.top - self.bottom)
 
     def holds(self, x: float, y: float) -> bool:
+        """Return whether a point is in the box, or at most 1 point outside."""
         return self.left - 1 <= x <= self.right + 1 and self.bottom - 1 <= y <= self.top + 1
 
 
@@ -98,8 +99,8 @@ class Table:
     def continues_in(self, other: "Table", page_top: float) -> bool:
         """Return whether `other`, the first block of the next page, continues this table.
 
-        It does if its columns match, it has no header, and its first row did not fit below this table. The text of a
-        page starts at `page_top`.
+        It does if its columns match, it has no header of its own, and its first row did not fit below this table.
+        `page_top` is the height at which the text of pages starts.
         """
         end = min((cell.bottom for cell in self.cells), default=0.0)
         first_row = [cell for cell in other.cells if other.top - cell.top < SAME_EDGE]
@@ -113,7 +114,7 @@ class Table:
         return has_same_columns and other.header_rows == 1 and may_follow
 
     def with_rows_of(self, other: "Table") -> "Table":
-        """Return the continuation with this table's header; its apparent header becomes its first row."""
+        """Return the continuation `other` with this table's header; the apparent header of `other` becomes a row."""
         head, rule, *_ = self.markdown.split("\n")
         first, _, *rest = other.markdown.split("\n")
         return Table(markdown="\n".join([head, rule, first, *rest]), cells=other.cells)
@@ -126,18 +127,18 @@ def find_running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, 
     """Return each page's headers and footers, with the text they share with those of other pages.
 
     These are first or last lines that, apart from the page number, are the same on most of at least three pages. A line
-    with an amount is excluded, and so is an unnumbered line that continues into the page's text: pages of one form have
-    product-specific rates and terms there.
+    with an amount is excluded, because such lines of pages from one template have product-specific rates. A line
+    without a page number is excluded if the page's text continues it.
     """
     if len(pages) < 3:
         return [{} for _ in pages]
     all_keys = [_keys(page, number) for number, page in enumerate(pages)]
     page_counts: Counter[str] = Counter()
-    for keys_of in all_keys:
-        page_counts.update({key for keys in keys_of.values() for key in keys})
+    for line_keys in all_keys:
+        page_counts.update({key for keys in line_keys.values() for key in keys})
     running_lines: list[Mapping[Block, str]] = []
-    for keys_of in all_keys:
-        commonest = {line: max(keys, key=page_counts.__getitem__) for line, keys in keys_of.items() if keys}
+    for line_keys in all_keys:
+        commonest = {line: max(keys, key=page_counts.__getitem__) for line, keys in line_keys.items() if keys}
         running_lines.append({line: key for line, key in commonest.items() if page_counts[key] * 2 > len(pages)})
     return running_lines
 
@@ -150,7 +151,7 @@ def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
     number, because "Product 2" may be the page's subject.
     """
     lines = sorted((b for b in page if isinstance(b, Line)), key=lambda b: b.top)
-    keys_of: dict[Block, list[str]] = {}
+    line_keys: dict[Block, list[str]] = {}
     for inwards in (lines[:-4:-1], lines[:3]):  # from the top, from the bottom
         gaps = [not _follows(*sorted(pair, key=lambda line: -line.top)) for pair in pairwise(inwards)]
         for index, line in enumerate(inwards[:2]):
@@ -159,14 +160,18 @@ def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
             is_apart = len(inwards) < 3 or any(gaps[index:])
             is_bottom = inwards[0] is lines[0]
             has_words = any(map(str.isalpha, line.text))
-            keys = keys_of.setdefault(line, [])
+            keys = line_keys.setdefault(line, [])
             keys += [line.text] if is_apart else []
             keys += _page_number_keys(line.text, number, only_marked=has_words and not is_bottom)
-    return keys_of
+    return line_keys
 
 
 def _page_number_keys(text: str, page: int, *, only_marked: bool) -> Iterator[str]:
-    """Yield the line once for each number that may be the page's; with `only_marked`, a sign or word must say so."""
+    """Yield the line with a possible page number replaced by its offset from `page`, once for each such number.
+
+    So equal footers are equal on all pages. With `only_marked`, a number counts only beside a bar or a word for "page"
+    ("| 3", "3쪽").
+    """
     for match in _PAGE_NUMBER.finditer(text) if len(text) <= _LONGEST else ():
         is_marked = _MARK_BEFORE.search(text[: match.start()]) or _MARK_AFTER.match(text, match.end())
         if is_marked or not only_marked:
@@ -185,7 +190,7 @@ def drop_repeats(pages: Sequence[Sequence[Block]], running_lines: Sequence[Mappi
 
 
 def with_headers(pages: Sequence[Sequence[Block]], running_lines: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
-    """Give a table that continues from the previous page that table's header."""
+    """Add the header of the previous page's last table to a table that continues it."""
     completed: list[list[Block]] = []
     last: Block | None = None
     top = max((block.top for page in pages for block in page), default=0.0)
@@ -200,7 +205,7 @@ def with_headers(pages: Sequence[Sequence[Block]], running_lines: Sequence[Mappi
 
 
 def heading_sizes(lines: Sequence[Line]) -> tuple[float, ...]:
-    """Return the line heights of headings, largest first."""
+    """Return the line heights of headings, largest first; none if they make up over a third of the text."""
     letters: Counter[float] = Counter()
     for line in lines:
         letters[line.size_step] += len(line.text)
@@ -223,12 +228,12 @@ def to_page(blocks: Sequence[Block], sizes: Sequence[float]) -> str:
     """Return a page's blocks as Markdown."""
     parts: list[str] = []
     paragraph: list[Line] = []
-    spaces_kept = any(isinstance(b, Line) and b.spaced_end for b in blocks)
+    has_spaced_ends = any(isinstance(b, Line) and b.spaced_end for b in blocks)
     for block in blocks:
         level = _level(block, sizes) if isinstance(block, Line) else 0
         continues = isinstance(block, Line) and level == 0 and paragraph and _follows(paragraph[-1], block)
         if paragraph and not continues:
-            parts.append(_join_lines(paragraph, spaces_kept=spaces_kept))
+            parts.append(_join_lines(paragraph, has_spaced_ends=has_spaced_ends))
             paragraph = []
         if isinstance(block, Table):
             parts.append(block.markdown)
@@ -237,7 +242,7 @@ def to_page(blocks: Sequence[Block], sizes: Sequence[float]) -> str:
         else:
             paragraph.append(block)
     if paragraph:
-        parts.append(_join_lines(paragraph, spaces_kept=spaces_kept))
+        parts.append(_join_lines(paragraph, has_spaced_ends=has_spaced_ends))
     return "\n\n".join(parts)
 
 
@@ -247,18 +252,18 @@ def _level(line: Line, sizes: Sequence[float]) -> int:
 
 
 def _follows(before: Line, line: Line) -> bool:
-    """Return whether a line continues the paragraph of the previous line."""
+    """Return whether a line continues the paragraph of the line `before` it."""
     height = max(before.top - before.bottom, 1.0)
     gap = before.bottom - line.top
     same_size = abs(before.size_step - line.size_step) <= 1.0
     return same_size and -height * 1.5 < gap < height * 0.8 and _BULLET.match(line.text) is None
 
 
-def _join_lines(lines: Sequence[Line], *, spaces_kept: bool) -> str:
+def _join_lines(lines: Sequence[Line], *, has_spaced_ends: bool) -> str:
     text = lines[0].text
     for before, line in pairwise(lines):
         # Korean lines break inside words. If the page keeps spaces at line ends, a missing space means a broken word.
         is_hangul = "가" <= before.text[-1] <= "힣" and "가" <= line.text[0] <= "힣"
-        breaks_word = spaces_kept and not before.spaced_end and is_hangul and len(before.text) >= 20
+        breaks_word = has_spaced_ends and not before.spaced_end and is_hangul and len(before.text) >= 20
         text += line.text if breaks_word else f" {line.text}"
     return "\\" + text if _MARKUP.match(text) else text

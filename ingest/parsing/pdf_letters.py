@@ -12,11 +12,11 @@ from ingest.parsing.parsed import LeftOut
 from ingest.parsing.pdf_layout import Box, Upright
 from ingest.parsing.superscripts import as_superscript
 
-_SMALLEST = 1.5  # points: the longer side of a letter's box
+_SMALLEST = 1.5  # points: the minimum of the longer side of a legible letter's box
 _DEEPEST = 15  # nested forms
 _MOST_DRAWN = 100_000  # letters checked per page
-_ANY_SIZE = 12.0  # points
-_MARKS: Final = frozenset("0123456789()[]")
+_GLYPH_SIZE = 12.0  # points; any size would do
+_SUPERSCRIPT_CHARACTERS: Final = frozenset("0123456789()[]")
 # Relative to the height of the preceding letter; word processors use 0.58 to 0.65, raised by a third.
 _TALLEST: Final = 0.8
 _LOWEST: Final = 0.25
@@ -26,7 +26,10 @@ _Font = Any  # also untyped
 
 @dataclass(frozen=True, slots=True)
 class PlacedLetter:
-    """A letter: its index in the page's text, and its upright box, as tall as its line."""
+    """A letter: its index in the page's text, and its upright box, as tall as its line; `hidden` says how it is hidden.
+
+    Letters include digits and other characters.
+    """
 
     index: int
     character: str
@@ -62,7 +65,7 @@ def has_undrawable_letters(page: pypdfium2.PdfPage) -> bool:
         letter = pdfium_c.FPDFText_GetUnicode(text, index)
         is_visible = drawn and chr(letter).isprintable() and letter > ord(" ")
         font = pdfium_c.FPDFTextObj_GetFont(drawn) if is_visible else None
-        if font and _is_unembedded(font) and not pdfium_c.FPDFFont_GetGlyphPath(font, letter, _ANY_SIZE):
+        if font and _is_unembedded(font) and not pdfium_c.FPDFFont_GetGlyphPath(font, letter, _GLYPH_SIZE):
             return True
     return False
 
@@ -120,8 +123,8 @@ def with_superscripts(letters: Iterable[PlacedLetter]) -> Iterator[PlacedLetter]
     for letter in letters:
         is_adjacent = letter.index == last_index + 1
         last_index = letter.index
-        may_be_mark = is_adjacent and letter.character in _MARKS
-        if may_be_mark and base is not None and base.character.isalnum() and _is_above(base.box, letter.box):
+        may_be_superscript = is_adjacent and letter.character in _SUPERSCRIPT_CHARACTERS
+        if may_be_superscript and base is not None and base.character.isalnum() and _is_above(base.box, letter.box):
             yield replace(letter, character=as_superscript(letter.character))
         else:
             base = letter

@@ -62,12 +62,12 @@ def _edge(orientation: str, x0: float, top: float, x1: float, bottom: float) -> 
 
 
 def _segments(page: pypdfium2.PdfPage) -> Iterator[tuple[_Point, _Point]]:
-    """Yield the straight segments of a page's painted paths, those of nested forms too."""
-    # A page and a form have different functions for their objects.
+    """Yield the straight segments of a page's painted paths, including those in nested form objects."""
+    # pdfium has different functions for the objects of a page and of a form.
     unvisited = [(page, pdfium_c.FPDFPage_CountObjects, pdfium_c.FPDFPage_GetObject, pypdfium2.PdfMatrix(), 0)]
     while unvisited:
-        holder, count, get, outer, depth = unvisited.pop()
-        for drawn in (get(holder, number) for number in range(count(holder))):
+        container, count_objects, get_object, outer, depth = unvisited.pop()
+        for drawn in (get_object(container, number) for number in range(count_objects(container))):
             kind = pdfium_c.FPDFPageObj_GetType(drawn)
             if kind == pdfium_c.FPDF_PAGEOBJ_FORM and depth < _DEEPEST:
                 inner = _matrix_of(drawn, outer)
@@ -84,7 +84,7 @@ def _is_painted(path: Any) -> bool:
 
 
 def _straight_parts(path: Any, matrix: pypdfium2.PdfMatrix) -> Iterator[tuple[_Point, _Point]]:
-    """Yield the straight segments of a path, those that close a part of it too."""
+    """Yield the straight segments of a path, including those that close a subpath."""
     start = last = (0.0, 0.0)
     x, y = ctypes.c_float(), ctypes.c_float()
     for number in range(pdfium_c.FPDFPath_CountSegments(path)):
@@ -109,7 +109,7 @@ def _matrix_of(drawn: Any, outer: pypdfium2.PdfMatrix) -> pypdfium2.PdfMatrix:
 
 
 def _ruled_grids(edges: Sequence[Edge]) -> list[list[_Cell]]:
-    """Return the cells of each ruled table; tables without side borders are closed there."""
+    """Return the cells of each ruled table; missing side borders are added first."""
     merged = _merged(edges)
     tables = _cells_of(merged)
     sides = [side for cells in tables for side in _open_sides(cells, merged)]
@@ -160,6 +160,7 @@ def _innermost(tables: list[Table]) -> list[Table]:
 
 
 def _frames(outer: Table, inner: Table) -> bool:
+    """Return whether each cell of the inner table is within one cell of the outer table."""
     return all(
         any(frame.holds(cell.left, cell.bottom) and frame.holds(cell.right, cell.top) for frame in outer.cells)
         for cell in inner.cells
@@ -167,9 +168,12 @@ def _frames(outer: Table, inner: Table) -> bool:
 
 
 def _table(drawn: Sequence[_Cell], letters: Sequence[PlacedLetter]) -> Table | None:
-    """Return the table with these cells; None if they are only a frame, or if their border splits text."""
-    columns = _edges([cell[0] for cell in drawn])
-    rows = _edges([cell[1] for cell in drawn])
+    """Return the table with these cells; None if they are only a frame or mostly blank, or if their border splits text.
+
+    A table has at least two rows and columns, and two cells with text.
+    """
+    columns = _distinct_edges([cell[0] for cell in drawn])
+    rows = _distinct_edges([cell[1] for cell in drawn])
     if len(columns) < 2 or len(rows) < 2:
         return None
     cells = tuple(Box(left=c[0], bottom=-c[3], right=c[2], top=-c[1]) for c in drawn)
@@ -211,7 +215,7 @@ def _text(letters: Sequence[PlacedLetter]) -> str:
 
 
 def _splits_text(table_letters: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
-    """Return whether a table's border splits a word, or splits several lines, whose labels are outside the table."""
+    """Return whether a table's border splits a word, or several lines of text (their labels are then outside it)."""
     indices = {letter.index for letter in table_letters}
     split_pairs = [
         (a, b)
@@ -262,7 +266,7 @@ def _header_rows(spans: list[tuple[int, int]], rows: int) -> int:
     return tallest if spanning and tallest <= 3 and tallest < rows else 1
 
 
-def _edges(values: list[float]) -> list[float]:
+def _distinct_edges(values: list[float]) -> list[float]:
     """Return the distinct edges in order; values up to _SAME_EDGE apart are one edge."""
     edges: list[float] = []
     for value in sorted(values):

@@ -211,7 +211,7 @@ class Parser:
         return ParseRequest(self._last_number, str(path), limits.memory_bytes, limits.cpu_seconds)
 
     async def _answer(self, kind: type[_A], request: ParseRequest) -> _A:
-        """Return the server's answer to a request, which must be of this kind; raise Unreadable otherwise."""
+        """Return the server's answer to a request; raise Unreadable after a refusal, a timeout or another kind."""
         limits = self._settings
         async with self._one_at_a_time:
             server = await self._ready_server()
@@ -228,7 +228,7 @@ class Parser:
             except (ProtocolViolated, anyio.BrokenResourceError) as exc:
                 raise Unreadable(Reason.MALFORMED, _CRASHED) from exc
             finally:
-                if answer is None:  # after an error or a cancellation; the next request would get this one's answer
+                if answer is None:  # after an error or a cancellation; otherwise its answer would be the next one's
                     await self.stop()
         if isinstance(answer, Refusal):
             raise Unreadable(answer.reason, answer.detail)
@@ -402,6 +402,7 @@ def _refusal_of(status: int) -> Refusal:
 
 
 def _read_and_exit(request: ParseRequest, read_file: ReadFile, writer: int) -> None:
+    """In a fork: read the file within its limits, write the answer to the pipe `writer`, and exit."""
     reserve = bytearray(_RESERVE_BYTES)
 
     def on_page() -> None:

@@ -53,14 +53,14 @@ _REQUIRED: Final = (Restriction.FILE_WRITES, Restriction.WRITES, Restriction.REA
 
 
 def missing_restrictions(in_force: Collection[Restriction]) -> list[Restriction]:
-    """Return the restrictions that are not in force, without those of the network if it is blocked all the same."""
+    """Return the restrictions that are not in force; those of the network only if nothing else blocks it."""
     blocks_network = Restriction.CALLS in in_force or Restriction.NETWORK in in_force
     needless = {Restriction.NETWORK, Restriction.TCP} if blocks_network else set()
     return [r for r in Restriction if r not in in_force and r not in needless]
 
 
 def are_sufficient(in_force: Collection[Restriction]) -> bool:
-    """Return whether these restrictions leave a process its document to read, no file to write and no network."""
+    """Return whether a process with these restrictions can read only its document, write no file and use no network."""
     return all(restriction in in_force for restriction in _REQUIRED)
 
 
@@ -83,7 +83,7 @@ def enter_sandbox(document: Path | None = None) -> tuple[Restriction, ...]:
 
 
 def available_restrictions() -> tuple[Restriction, ...]:
-    """Return the restrictions that `enter_sandbox` applies here, tested in a fork; needs a one-threaded process."""
+    """Return the restrictions that `enter_sandbox` applies here, tested in a fork; needs a single-threaded process."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -139,7 +139,7 @@ def _apply_landlock(kernel: ctypes.CDLL, document: Path | None) -> Iterator[Rest
 def libraries() -> tuple[Path, ...]:
     """Return the existing files and folders that reading any document may need.
 
-    A source folder on the path is left out, only its packages are returned: data and keys may lie beside them.
+    Of a source folder on the import path, only the packages are returned, because data and keys may lie beside them.
     """
     installed = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     packages = {Path(file).resolve().parent for name, file in _packages() if "." not in name}

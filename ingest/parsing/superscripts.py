@@ -16,8 +16,8 @@ _DECIMAL_POINT: Final = re.compile(r"\d\.")
 def as_superscript(text: str, before: str = "") -> str:
     """Return a superscript as it should follow its text: `¹⁾` for 1), `[a]` for a, `[주1]` for 주1).
 
-    A unit (원, %p), an ending (th), words and a figure are returned unchanged. So are decimals, if `before` ends with
-    the whole part and the point of their figure.
+    A unit of measure (원, %p), an ending (th), words and a figure are returned unchanged. So are digits after a digit
+    and a point in `before`, because they are the decimals of that figure.
     """
     inner = text.strip()
     if inner.isdecimal() and _DECIMAL_POINT.fullmatch(before[-2:]):

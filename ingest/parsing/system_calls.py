@@ -2,7 +2,7 @@
 
 It is a deny list because interpreters, parsers and tesseract make different calls on each distribution; files are
 protected by Landlock (`sandbox`). The filter is a classic BPF program (seccomp(2)) over the call's number and
-arguments; calls through another architecture or x32 are refused too.
+arguments. A call through another architecture kills the process; calls through x32 are refused.
 """
 
 import ctypes

@@ -11,8 +11,10 @@ FIGURE = "0"
 LONGEST_FIGURE = 200  # characters of a cell; a longer one is prose
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)(?:[./-]\d{1,2}(?!\d)){0,2}")  # a year, or a date that starts with it
 _NUMBER = re.compile(r"\d[\d.,]*")
-_UNIT = re.compile(r"\d[\d.,]*+\s?([^\W\d_]+|[^\w\s]|)")  # a number and the word or sign after it, if any
-_TERM = re.compile(r"(?:19|20)\d\d(?!\d)|(?<![\d.,])\d[\d.,]*+\s?[^\W\d_]")  # a year, or a number before a word
+_UNIT = re.compile(r"\d[\d.,]*+\s?([^\W\d_]+|[^\w\s]|)")  # a number and its unit of measure, if any
+_DURATION_OR_YEAR = re.compile(
+    r"(?:19|20)\d\d(?!\d)|(?<![\d.,])\d[\d.,]*+\s?[^\W\d_]"
+)  # a year, or a number before a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,9 @@ def to_markdown(rows: Sequence[Row], *, header_rows: int = 1, drop_repeated: boo
 def header_rows(grid: Sequence[Row], merged: Sequence[Merged], *, least: int = 1) -> int:
     """Return the number of header rows, at least `least`; `grid` has its merged cells filled in.
 
-    A row below a spanning header cell is another header row in three cases: another header cell extends into it and it
-    has no data figures; only the spanned columns have text; or it names the figures below, and no column beside them
-    already has a name. A row that may be data is not a header row.
+    A row below a spanning header cell is another header row in three cases: another header cell extends into the row,
+    which has no data figures; only the columns below the spanning cell have text; or the row names the figures below
+    it, and no column beside the spanned columns already has a name. A row that may be data is not a header row.
     """
     width = max(map(len, grid), default=0)
     first = [[*row, *[""] * (width - len(row))] for row in grid[: MOST_HEADER_ROWS + MOST_COMPARED]]
@@ -65,12 +67,12 @@ def header_rows(grid: Sequence[Row], merged: Sequence[Merged], *, least: int = 1
     return depth
 
 
-def names_figures(row: Row, below: Sequence[Row], columns: Iterable[int], *, by_words: bool) -> bool:
+def names_figures(row: Row, below: Sequence[Row], columns: Iterable[int], *, any_name: bool) -> bool:
     """Return whether a row names the figures below it; all rows must have the same length.
 
-    It doesn't if a cell is empty or shares a unit with a cell below: then it holds data. Its names are the cells above
-    columns of figures of one form ("5,100원", "300원"). Without `by_words`, a name must start with a term or a year
-    ("6개월", "2025"), because the words of a data row look like names.
+    A row with an empty cell, or with a unit of measure (%, 원) that its column also has below, is data. The names are
+    the cells above columns whose figures have the same form ("5,100원", "300원"). Without `any_name`, each name must
+    start with a duration or a year ("6개월", "2025"), because the words of a data row look like names too.
     """
     figure_names = []
     for column in columns:
@@ -82,7 +84,7 @@ def names_figures(row: Row, below: Sequence[Row], columns: Iterable[int], *, by_
         forms = [_form(cell) for cell in cells]
         if forms and FIGURE in forms[0] and forms.count(forms[0]) > 1:
             figure_names.append(name)
-    return bool(figure_names) and (by_words or all(map(_TERM.match, figure_names)))
+    return bool(figure_names) and (any_name or all(map(_DURATION_OR_YEAR.match, figure_names)))
 
 
 def _is_header(grid: Sequence[Row], at: int, merged: Sequence[Merged]) -> bool:
@@ -110,22 +112,22 @@ def _names_columns(heads: Sequence[Merged], grid: Sequence[Row], at: int) -> boo
         return False
     if has_names_beside and not has_cells_beside:
         return not _has_values(grid, at, set())
-    is_title = len(heads) == 1 and not beside  # of the whole table, so the row below it may be data
-    return names_figures(row, grid[at + 1 :], columns, by_words=not is_title and not has_cells_beside)
+    is_title = len(heads) == 1 and not beside  # a title above the whole table, so the row below it may be data
+    return names_figures(row, grid[at + 1 :], columns, any_name=not is_title and not has_cells_beside)
 
 
 def _columns(cells: Iterable[Merged]) -> set[int]:
     return {column for cell in cells for column in range(cell.column, cell.column + cell.across)}
 
 
-def _has_values(grid: Sequence[Row], at: int, without: Container[int]) -> bool:
-    """Return whether row `at` has a value in a column outside `without`.
+def _has_values(grid: Sequence[Row], at: int, excluded: Container[int]) -> bool:
+    """Return whether row `at` has a value in a column outside `excluded`.
 
     A value is a figure whose column has another figure of the same form below, or no figures at all.
     """
     for column, cell in enumerate(grid[at]):
         form = _form(cell)
-        if column in without or FIGURE not in form:
+        if column in excluded or FIGURE not in form:
             continue
         forms_below = [_form(line[column]) for line in grid[at + 1 :]]
         if form in forms_below or not any(FIGURE in other for other in forms_below):
@@ -139,7 +141,7 @@ def _form(cell: str) -> str:
 
 
 def _units(cell: str) -> set[str]:
-    """Return the text after each number: the same for "최고 3.0%" and "3.5%", different for "6개월"."""
+    """Return the unit of measure after each number ("" if it has none): the same for "최고 3.0%" and "3.5%"."""
     return set(_UNIT.findall(_YEAR.sub("Y", cell))) if len(cell) < LONGEST_FIGURE else set()
 
 

@@ -6,7 +6,7 @@ import yaml
 
 from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable, one_page
 
-_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # control characters that no text contains
 _META_CHARSET = re.compile(
     rb"<meta[^>]{0,200}?charset\s{0,8}=\s{0,8}[\"']?\s{0,8}([a-zA-Z0-9_.:-]{2,40})", re.IGNORECASE
@@ -21,7 +21,7 @@ _FIRST_HEADING = re.compile(r"^ {0,3}#{1,2}[ \t]++(\S.*)$", re.MULTILINE)
 
 def decode(data: bytes) -> str:
     """Decode bytes in any encoding common in Korean and English offices; raise Unreadable if none fits."""
-    for encoding in _candidates(data):
+    for encoding in _candidate_encodings(data):
         try:
             text = data.decode(encoding)
         except (UnicodeDecodeError, LookupError):
@@ -36,9 +36,9 @@ def is_unmapped(character: str) -> bool:
     return character == "\ufffd" or "\ue000" <= character <= "\uf8ff"
 
 
-def _candidates(data: bytes) -> list[str]:
+def _candidate_encodings(data: bytes) -> list[str]:
     """Return the encodings that the bytes may have, the likeliest first."""
-    for mark, encoding in _MARKS:
+    for mark, encoding in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return [encoding]
     head = data[:4096]

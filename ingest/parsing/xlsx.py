@@ -66,7 +66,7 @@ def _pages(office: Office, on_page: OnPage, left_out: Counter[LeftOut]) -> Itera
         layout = Layout.of(office.parts[name])
         rows = _rows(_cells(sheet, office.parts[name]), left_out)
         boxes, hidden_boxes = text_boxes(office, name)
-        left_out.update(_hidden(rows, layout))
+        left_out.update(_hidden_counts(rows, layout))
         left_out.update({LeftOut.ELEMENT: hidden_boxes, LeftOut.COMMENT: _comment_count(office, name)})
         first_row = min((at for at, row in rows.items() if row), default=1)
         above = [text for at, text in boxes if at < first_row]
@@ -206,7 +206,7 @@ def _sheet_blocks(rows: Cells, layout: Layout) -> list[str]:
     return [_render_block(block, rows, merged, layout) for block in blocks]
 
 
-def _hidden(rows: Cells, layout: Layout) -> Counter[LeftOut]:
+def _hidden_counts(rows: Cells, layout: Layout) -> Counter[LeftOut]:
     """Count the hidden rows and columns that have text."""
     in_rows = sum(at in layout.hidden_rows for at, row in rows.items() if row)
     in_columns = len({column for row in rows.values() for column in row} & layout.hidden_columns)
@@ -229,7 +229,8 @@ def _split_into_blocks(rows: Cells, layout: Layout) -> Iterator[list[int]]:
 def _is_header_of(head: Sequence[Mapping[int, str]], body: Sequence[Mapping[int, str]], layout: Layout) -> bool:
     """Return whether a block is a single row, below any titles, that names the figures of the next block.
 
-    Words count as names only if the figures' rows have labels, because a line of two cells may be a note.
+    Names other than durations and years count only if the next block's rows start with labels in addition to at least
+    two columns, because a line of two cells may be a note.
     """
     columns, grid = _grid([*head, *body[:MOST_COMPARED]], layout)
     above, below = grid[: len(head)], grid[len(head) :]
@@ -238,7 +239,7 @@ def _is_header_of(head: Sequence[Mapping[int, str]], body: Sequence[Mapping[int,
     if not is_single_row or not names_all_columns or title_rows(below):
         return False
     has_labels = len(columns) > 2 and not any(character.isdigit() for row in below for character in row[0])
-    return names_figures(above[-1], below, range(len(columns)), by_words=has_labels)
+    return names_figures(above[-1], below, range(len(columns)), any_name=has_labels)
 
 
 def _grid(rows: Sequence[Mapping[int, str]], layout: Layout) -> tuple[list[int], list[list[str]]]:
@@ -248,7 +249,7 @@ def _grid(rows: Sequence[Mapping[int, str]], layout: Layout) -> tuple[list[int],
 
 
 def _render_block(block: Sequence[int], rows: Cells, merged: Mapping[int, Sequence[Range]], layout: Layout) -> str:
-    """Return a block as its titles and a table."""
+    """Return a block as Markdown: its titles, then a table."""
     columns, grid = _grid([rows[line] for line in block], layout)
     titles = title_rows(grid)
     title_lines = [" ".join(cell for cell in dict.fromkeys(row) if cell) for row in grid[:titles]]
@@ -277,7 +278,7 @@ def _fill(rows: Cells, merged: Sequence[Range]) -> dict[int, list[Range]]:
         right, bottom = min(last_column, widest), min(last_row, deepest)
         row = rows.get(top, {})
         text = row.get(left)
-        if text is None or len(row) == 1:  # empty, or a title
+        if text is None or len(row) == 1:  # an empty cell, or a title alone in its row
             continue
         filled += (right - left + 1) * (bottom - top + 1)
         if filled > MOST_FILLED:

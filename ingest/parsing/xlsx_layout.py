@@ -148,7 +148,7 @@ def _shapes(element: Element, *, is_hidden: bool = False) -> Iterator[tuple[Elem
         if local_name(child) == "Fallback":  # the same shape for older programs
             continue
         properties = [inner for part in child for inner in part if local_name(inner) == "cNvPr"]
-        hides_child = is_hidden or any(own.get("hidden", "0") not in _OFF for own in properties)
+        hides_child = is_hidden or any(element.get("hidden", "0") not in _OFF for element in properties)
         if local_name(child) == "sp":
             yield child, hides_child
         yield from _shapes(child, is_hidden=hides_child)
