@@ -146,6 +146,7 @@ async def give_up(job: Job, services: Services, *, detail: str) -> Version:
 
 
 async def _fail(job: Job, services: Services, *, reason: str, detail: str) -> Version:
+    """End a job and its version as failed, because of a fault that a retry would meet again."""
     version = await _mark_version_failed(job, services, reason=reason, detail=detail)
     await services.job_claims.mark_failed(job, now=services.now())
     services.metrics.documents.labels(outcome=reason).inc()

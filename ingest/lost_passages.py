@@ -61,11 +61,11 @@ async def _missing_passages(versions: Sequence[IndexedVersion], index: Index) ->
             if document_id not in counts and len(counts) < limit:  # the counts are complete: it has no points
                 missing |= {version.key: version.passages for version in document_versions if version.passages}
             else:
-                missing |= await _missing_of_document(document_versions, index)
+                missing |= await _count_missing(document_versions, index)
     return missing
 
 
-async def _missing_of_document(versions: Sequence[IndexedVersion], index: Index) -> Mapping[VersionKey, int]:
+async def _count_missing(versions: Sequence[IndexedVersion], index: Index) -> Mapping[VersionKey, int]:
     missing = {}
     for version in versions:
         key = version.key

@@ -77,14 +77,14 @@ class Worker:
 
         while True:
             await capacity.acquire()
-            job = await self._next_job()
+            job = await self._claim_next_job()
             if job is not None:
                 group.start_soon(run_job_and_release, job)
             else:
                 capacity.release()
                 await anyio.sleep(POLL_SECONDS)
 
-    async def _next_job(self) -> Job | None:
+    async def _claim_next_job(self) -> Job | None:
         try:
             return await self._services.job_claims.claim_next(now=self._services.now())
         except CatalogueUnavailable as exc:

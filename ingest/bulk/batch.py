@@ -101,7 +101,7 @@ def _connect(cluster: Cluster, folder: str) -> None:
 
 
 def embedded_documents(versions: Sequence[Version], settings: StageSettings) -> ray.data.Dataset:
-    """Return a lazy data set with each version's index in `versions` and its `EmbeddedDocument`, in any request."""
+    """Return a lazy data set with each version's index in `versions` and its `EmbeddedDocument`, in any order."""
     rows = [{"document": n, "version": msgspec.json.encode(version)} for n, version in enumerate(versions)]
     most_workers = max(1, int(ray.cluster_resources()["CPU"]) - 1)
     return ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(

@@ -64,7 +64,7 @@ class ReadAndEmbed:
         return {"document": rows["document"], "result": np.array(results, dtype=object)}
 
     async def _read_and_embed(self, versions: Sequence[Version]) -> list[EmbeddedDocument]:
-        documents = [await self._read(version) for version in versions]
+        documents = [await self._parse_and_chunk(version) for version in versions]
         texts = [indexed_text(passage) for document in documents for passage in document.passages]
         all_vectors = iter(await self._embedder.embed_passages(texts))
         embedded: list[EmbeddedDocument] = []
@@ -73,7 +73,7 @@ class ReadAndEmbed:
             embedded.append(replace(document, vectors=vectors.tobytes()))
         return embedded
 
-    async def _read(self, version: Version) -> EmbeddedDocument:
+    async def _parse_and_chunk(self, version: Version) -> EmbeddedDocument:
         try:
             async with self._blobs.on_disk(version.sha256) as path:
                 document = await self._parser.chunk(path, self._chunking)

@@ -156,6 +156,7 @@ class _Load:
                         await send.send(file)
 
     async def _index_each(self, receive: MemoryObjectReceiveStream[Pending], scope: anyio.CancelScope) -> None:
+        """Index the files of a stream one by one; cancel `scope`, the whole load, if an outage stops it."""
         async with receive:
             async for file in receive:
                 self._record_end(file.position, await attempt(file.outcome, self._target.index(file)))
@@ -195,6 +196,7 @@ class _Load:
         self._count_unavailable(outcome)
 
     def _count_unavailable(self, outcome: LoadOutcome) -> None:
+        """Count consecutive files that failed in an outage; once the load is stopped, it stays stopped."""
         if self._is_stopped:
             return
         if outcome.reason == UNAVAILABLE:

@@ -47,7 +47,7 @@ class LocalTarget:
         received = await self.services.uploads.receive(upload, _chunks(file.path))
         is_indexed = received.version.state in (State.INDEXED, State.APPROVED)
         job_id = None if received.job.state is JobState.DONE else received.job.id
-        return self._outcome(LoadOutcome(file=file, was_there=is_indexed, job_id=job_id), received.version)
+        return self._updated_outcome(LoadOutcome(file=file, was_there=is_indexed, job_id=job_id), received.version)
 
     async def prepare(self, pending: Sequence[Pending]) -> AsyncGenerator[Pending]:
         for file in pending:
@@ -72,7 +72,7 @@ class LocalTarget:
         return [await attempt(draft, self._approve(draft, decision)) if draft.is_draft else draft for draft in screened]
 
     async def refreshed(self, outcome: LoadOutcome) -> LoadOutcome:
-        return self._outcome(outcome, await self.services.catalogue.version(key_of(outcome)))
+        return self._updated_outcome(outcome, await self.services.catalogue.version(key_of(outcome)))
 
     async def _screen(self, draft: LoadOutcome) -> LoadOutcome:
         await require_harmless(key_of(draft), self.services)
@@ -85,7 +85,8 @@ class LocalTarget:
         await approve(key_of(draft), decision, self.services, seen)
         return await self.refreshed(draft)
 
-    def _outcome(self, outcome: LoadOutcome, version: Version) -> LoadOutcome:
+    def _updated_outcome(self, outcome: LoadOutcome, version: Version) -> LoadOutcome:
+        """Return a file's outcome with the state of its version."""
         return LoadOutcome(
             file=outcome.file,
             key=version.key,

@@ -127,14 +127,14 @@ def _read_manifest(manifest: Path) -> Manifest:
     except UnicodeDecodeError as exc:
         raise ManifestError(f"{manifest}: not UTF-8 text") from exc
     except yaml.YAMLError as exc:
-        raise ManifestError(f"{manifest}: not valid YAML{_place_of(exc)}") from exc
+        raise ManifestError(f"{manifest}: not valid YAML{_yaml_position(exc)}") from exc
     except ValidationError as exc:
         first = exc.errors()[0]
         line, name = _line_of(yaml.compose(text), first["loc"]), ".".join(map(str, first["loc"]))
         raise ManifestError(f"{manifest}, line {line}: {name}: {first['msg']}") from exc
 
 
-def _place_of(exc: yaml.YAMLError) -> str:
+def _yaml_position(exc: yaml.YAMLError) -> str:
     if not isinstance(exc, yaml.MarkedYAMLError) or exc.problem_mark is None:
         return ""
     return f", line {exc.problem_mark.line + 1}, column {exc.problem_mark.column + 1}: {exc.problem}"

@@ -93,12 +93,12 @@ class ApiTarget:
         return [await attempt(draft, self._approve(draft)) for draft in drafts]
 
     async def refreshed(self, outcome: LoadOutcome) -> LoadOutcome:
-        return _outcome(outcome, await self._call("GET", _address(outcome)))
+        return _updated_outcome(outcome, await self._call("GET", _address(outcome)))
 
     async def _approve(self, draft: LoadOutcome) -> LoadOutcome:
         dates = aiohttp.JsonPayload(_dates(draft.file.metadata))
         answer = await self._call("POST", f"{_address(draft)}/approve", body=dates, token=self._approver_token)
-        return _outcome(draft, answer)
+        return _updated_outcome(draft, answer)
 
     async def _call(
         self,
@@ -174,7 +174,8 @@ def _address(outcome: LoadOutcome) -> str:
     return f"/v1/documents/{key.document_id}/versions/{key.version}"
 
 
-def _outcome(outcome: LoadOutcome, answer: bytes) -> LoadOutcome:
+def _updated_outcome(outcome: LoadOutcome, answer: bytes) -> LoadOutcome:
+    """Return a file's outcome with the state of its version, which is the API's answer (JSON)."""
     version = _Version.model_validate_json(answer)
     return replace(
         outcome,

@@ -250,10 +250,10 @@ class Approvals:
         others = _without(versions, version.key)
         return validity.windows_for_new_dates(version, metadata, others, now=decision.at, zone=self._zone)
 
-    def _require_restorable(self, old: Version, current: Sequence[Version], decision: ApprovalDecision) -> None:
+    def _require_restorable(self, old: Version, in_force: Sequence[Version], decision: ApprovalDecision) -> None:
         if old.approved_at is None or old.visible_from is None:
             raise WrongState("only a version that was once approved can be rolled back to")
-        if any(version.key == old.key for version in current):
+        if any(version.key == old.key for version in in_force):
             raise WrongState("this version is in force: expire the later version instead")
         validity.windows_for_approval(old, [], now=decision.at, zone=self._zone)  # raises if its last day has passed
 
@@ -355,6 +355,7 @@ async def _write_windows(
 
 
 async def _withdraw(connection: AsyncConnection, version: Version, kind: Decision, decision: ApprovalDecision) -> None:
+    """Withdraw a version and record the decision; the replicas of the chatbot stop using it within seconds."""
     withdrawal = {"state": State.WITHDRAWN, "reason": kind, "detail": decision.reason or None}
     await connection.execute(records.update_version(version.key).values(**withdrawal))
     # A dead job waits for an operator, who has nothing to do for a withdrawn version.

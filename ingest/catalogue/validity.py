@@ -160,7 +160,8 @@ def starts_too_soon(start: float | None, *, now: float) -> bool:
 def windows_for_late_start(late: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
     """Return the windows for a version that the index does not have in time: that of its predecessor, then its own.
 
-    It begins 2 s after `now` instead. Its predecessor answers until then, also in later searches `as_of` that time.
+    The late version begins 2 s after `now` instead, or never if it ends sooner. Its predecessor answers until then,
+    also in later searches `as_of` that time.
     """
     start = min(now + NOTICE_SECONDS, _end(late))
     written = [o for o in others if o.state is State.APPROVED and o.window_written is not WindowWritten.NOTHING]

@@ -82,12 +82,12 @@ def _unwrapped(element: Element) -> list[Element]:
 def _formula_runs(part: Element) -> Iterator[Element]:
     """Yield a part of a formula as runs that keep their own formatting."""
     if local_name(part) == "r":
-        yield _run("".join(text.text or "" for text in part if local_name(text) == "t"), part.find(f"{_W}rPr"))
+        yield _new_run("".join(text.text or "" for text in part if local_name(text) == "t"), part.find(f"{_W}rPr"))
         return
     before, after = _signs_around(part)
     inner = [run for child in part for run in _formula_runs(child)]
     if inner:
-        yield from [_run(before), *inner, _run(after)]
+        yield from [_new_run(before), *inner, _new_run(after)]
 
 
 def _signs_around(part: Element) -> tuple[str, str]:
@@ -99,7 +99,7 @@ def _signs_around(part: Element) -> tuple[str, str]:
     return sign, ""
 
 
-def _run(text: str, properties: Element | None = None) -> Element:
+def _new_run(text: str, properties: Element | None = None) -> Element:
     run = Element(f"{_W}r")
     if properties is not None:
         run.append(properties)

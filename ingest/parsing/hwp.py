@@ -56,7 +56,7 @@ def parse_ole(path: Path) -> Parsed:
             if "FileHeader" in names and any(name.startswith("BodyText/") for name in names):
                 _check_flags(container)
                 _check_streams(container)
-                return _parsed(Format.HWP, data, None)
+                return _parse_bytes(Format.HWP, data, None)
     except (OSError, ValueError, IndexError, TypeError, AttributeError) as exc:
         raise Unreadable(Reason.MALFORMED, "the file's container is damaged") from exc
     if any(_OUTLOOK_STREAM.match(name) for name in names):
@@ -67,7 +67,7 @@ def parse_ole(path: Path) -> Parsed:
 def parse_hwpx(office: Office) -> Parsed:
     """Parse an HWPX document."""
     visible, left_out = _without_hidden(office)
-    return replace(_parsed(Format.HWPX, visible.repack().getvalue(), office.title), left_out=+left_out)
+    return replace(_parse_bytes(Format.HWPX, visible.repack().getvalue(), office.title), left_out=+left_out)
 
 
 def _without_hidden(office: Office) -> tuple[Office, Counter[LeftOut]]:
@@ -140,7 +140,7 @@ def _inflated_size(data: bytes, most: int) -> int:
     return total
 
 
-def _parsed(kind: Format, data: bytes, title: str | None) -> Parsed:
+def _parse_bytes(kind: Format, data: bytes, title: str | None) -> Parsed:
     try:
         with unhwp.parse_bytes(data, render_options=_LAYOUT) as result:
             rendered = result.markdown

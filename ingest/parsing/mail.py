@@ -44,7 +44,7 @@ def parse_mail(data: bytes) -> Parsed:
         if len(title) > LONGEST_SUBJECT:
             raise Unreadable(Reason.TOO_LARGE, f"the Subject has more than {LONGEST_SUBJECT:,} characters")
         body, left_out = _body(message, parts)
-        text = "\n\n".join([*_heading(message, title), body, *_attachment_list(parts)])
+        text = "\n\n".join([*_header_lines(message, title), body, *_attachment_list(parts)])
     except (MessageError, LookupError, ValueError, AttributeError, TypeError) as exc:
         raise Unreadable(Reason.MALFORMED, "the message is damaged") from exc
     return one_page(Format.EML, text.strip(), title or None, left_out)
@@ -67,7 +67,7 @@ def _parts(message: MIMEPart) -> Iterator[MIMEPart]:
             yield part
 
 
-def _heading(message: MIMEPart, title: str) -> Iterator[str]:
+def _header_lines(message: MIMEPart, title: str) -> Iterator[str]:
     if title:
         yield f"# {title}"
     sender = _field(message, "From")
@@ -96,19 +96,19 @@ def _body(message: MIMEPart, parts: list[MIMEPart]) -> tuple[str, Mapping[LeftOu
     the HTML body, unless the plain one has over twice as many letters.
     """
     bodies = [part for part in parts if not _is_attachment(part) and part.get_content_maintype() == "text"]
-    html_bodies = [parse_html(_text(p)) for p in bodies if p.get_content_subtype() == "html"]
-    plain_texts = [_text(p).strip() for p in bodies if p.get_content_subtype() != "html"]
+    html_bodies = [parse_html(_decoded_text(p)) for p in bodies if p.get_content_subtype() == "html"]
+    plain_texts = [_decoded_text(p).strip() for p in bodies if p.get_content_subtype() != "html"]
     left_out = sum((Counter(parsed.left_out) for parsed in html_bodies), Counter[LeftOut]())
     html = "\n\n".join(parsed.pages[0].markdown for parsed in html_bodies)
     plain = "\n\n".join(plain_texts)
     is_mixed = message.get_content_type() == "multipart/mixed" and html_bodies and plain_texts
     if is_mixed and not any(p.get_content_type() == "multipart/alternative" for p in message.walk()):
         return f"{plain}\n\n{html}", left_out
-    is_html_longer = sum(map(str.isalnum, html)) * 2 >= sum(map(str.isalnum, plain))
-    return (html, left_out) if is_html_longer else (plain, {})
+    prefers_html = sum(map(str.isalnum, html)) * 2 >= sum(map(str.isalnum, plain))
+    return (html, left_out) if prefers_html else (plain, {})
 
 
-def _text(part: MIMEPart) -> str:
+def _decoded_text(part: MIMEPart) -> str:
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes) or not data:
         return ""

@@ -176,8 +176,8 @@ def _page(document: pypdfium2.PdfDocument, index: int, *, may_be_stamped: bool) 
 
 
 def _recognise_page(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
-    orientation = detect_orientation(_picture(page, dpi=ORIENTATION_DPI))
-    return recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages, seconds=seconds)
+    orientation = detect_orientation(_rendered_picture(page, dpi=ORIENTATION_DPI))
+    return recognise(_rendered_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages, seconds=seconds)
 
 
 def _text_of_pictures(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
@@ -233,7 +233,7 @@ def _picture_share(page: pypdfium2.PdfPage) -> float:
     return picture_area / page_area
 
 
-def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
+def _rendered_picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
     width, height = page.get_size()
     scale = min(dpi / 72, (MOST_PIXELS / max(width * height, 1.0)) ** 0.5)
     # In colour, because in a grey picture tesseract misses letters on a coloured background.

@@ -132,7 +132,7 @@ def find_running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, 
     """
     if len(pages) < 3:
         return [{} for _ in pages]
-    all_keys = [_keys(page, number) for number, page in enumerate(pages)]
+    all_keys = [_comparison_keys(page, number) for number, page in enumerate(pages)]
     page_counts: Counter[str] = Counter()
     for line_keys in all_keys:
         page_counts.update({key for keys in line_keys.values() for key in keys})
@@ -143,12 +143,12 @@ def find_running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, 
     return running_lines
 
 
-def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
+def _comparison_keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
     """Return the texts by which a page's first and last two lines are compared with those of other pages.
 
-    A line is compared as it is if a gap separates it from the page's text. It is also compared with a number replaced
-    by its offset from the page number; in top lines, only if the line has no words or the number is marked as a page
-    number, because "Product 2" may be the page's subject.
+    A line is compared as it is if a gap separates it from the page's text. Also, each line is compared with a number
+    replaced by the number's offset from the page number. In top lines this is done only if the line has no words or the
+    number is marked as a page number, because "Product 2" may be the page's subject.
     """
     lines = sorted((b for b in page if isinstance(b, Line)), key=lambda b: b.top)
     line_keys: dict[Block, list[str]] = {}

@@ -40,7 +40,7 @@ def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
             left_out[LeftOut.COMMENT] += _comment_count(slide)
             left_out[LeftOut.ELEMENT] += _remove_hidden(slide)
             _mark_runs(slide)
-            pages.append(Page(number=number, markdown="\n\n".join(_slide(slide))))
+            pages.append(Page(number=number, markdown="\n\n".join(_slide_blocks(slide))))
     titled_slide = next((page.markdown for page in pages if page.markdown.startswith("# ")), "")
     title = office.title or titled_slide.partition("\n")[0].removeprefix("# ") or None
     return Parsed(format=Format.PPTX, title=title, pages=tuple(pages), left_out=+left_out)
@@ -78,13 +78,13 @@ def _mark_runs(slide: Slide) -> None:
             text.text = run_text(run, "" if before is None else before.findtext("{*}t", ""))
 
 
-def _slide(slide: Slide) -> Iterator[str]:
+def _slide_blocks(slide: Slide) -> Iterator[str]:
     title = slide.shapes.title
     if title is not None and title.text_frame.text.strip():
         yield f"# {' '.join(title.text_frame.text.split())}"
     for shape in _shapes(slide.shapes):
         if title is None or shape.shape_id != title.shape_id:
-            yield from filter(None, _blocks(shape))
+            yield from filter(None, _shape_blocks(shape))
 
 
 def _shapes(shapes: Iterable[BaseShape], depth: int = 0) -> Iterator[BaseShape]:
@@ -98,16 +98,16 @@ def _shapes(shapes: Iterable[BaseShape], depth: int = 0) -> Iterator[BaseShape]:
             yield shape
 
 
-def _blocks(shape: BaseShape) -> Iterator[str]:
+def _shape_blocks(shape: BaseShape) -> Iterator[str]:
     if isinstance(shape, GraphicFrame) and shape.has_table:
         yield _table(shape.table)
     elif isinstance(shape, GraphicFrame) and shape.has_chart:
         yield _chart(shape.chart)
     elif shape.has_text_frame:
-        yield _text(shape.text_frame, is_list=shape.is_placeholder)  # type: ignore[attr-defined]  # has_text_frame
+        yield _frame_text(shape.text_frame, is_list=shape.is_placeholder)  # type: ignore[attr-defined]  # has_text_frame
 
 
-def _text(frame: TextFrame, *, is_list: bool) -> str:
+def _frame_text(frame: TextFrame, *, is_list: bool) -> str:
     lines = [(p.level, " ".join(p.text.split())) for p in frame.paragraphs]
     lines = [(level, text) for level, text in lines if text]
     if is_list and len(lines) > 1:

@@ -134,7 +134,7 @@ def text_boxes(office: Office, sheet: str) -> tuple[list[tuple[int, str]], int]:
     for anchor in anchors:
         row = int(anchor.findtext("{*}from/{*}row", "0")) + 1
         for shape, is_hidden in _shapes(anchor):
-            text = "\n\n".join(filter(None, map(_paragraph, shape.iterfind("{*}txBody/{*}p"))))
+            text = "\n\n".join(filter(None, map(_paragraph_text, shape.iterfind("{*}txBody/{*}p"))))
             if text and is_hidden:
                 hidden_count += 1
             elif text:
@@ -154,7 +154,7 @@ def _shapes(element: Element, *, is_hidden: bool = False) -> Iterator[tuple[Elem
         yield from _shapes(child, is_hidden=hides_child)
 
 
-def _paragraph(paragraph: Element) -> str:
+def _paragraph_text(paragraph: Element) -> str:
     text = ""
     for run in paragraph:
         if local_name(run) in {"r", "fld"}:

@@ -151,6 +151,7 @@ async def _preview(digest: str, page: int, blobs: Blobs, previewer: Parser) -> P
 
 
 async def _passages(key: VersionKey, catalogue: Catalogue, index: Index) -> list[Passage]:
+    """Return a version's passages; raise WrongState if the index has none."""
     version = await catalogue.version(key)
     passages = await _indexed_passages(key, index)
     if not passages:
