@@ -134,7 +134,7 @@ async def _try_later(exc: Exception, job: Job, services: Services) -> Version | 
 
 
 async def give_up(job: Job, services: Services, *, detail: str) -> Version:
-    """Turn a job into a dead letter after MOST_ATTEMPTS; if its version was withdrawn, only fail the job."""
+    """Turn a job into a dead letter after MOST_ATTEMPTS; if its version is approved or withdrawn, only fail the job."""
     version = await _mark_version_failed(job, services, reason=UNAVAILABLE, detail=detail)
     if version.state is not State.FAILED:
         await services.job_claims.mark_failed(job, now=services.now())

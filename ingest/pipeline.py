@@ -173,7 +173,7 @@ async def write_windows(document: VersionKey, windows: Sequence[Window], service
 
 
 async def write_window(key: VersionKey, window: Window, catalogue: Catalogue, index: Index) -> None:
-    """Write a version's window and first day to the index, again if another decision changes them during the write."""
+    """Write a version's window and first day to the index; repeat this if another decision changes them in between."""
     while True:
         metadata = (await catalogue.version(key)).metadata
         await index.set_first_day(

@@ -40,7 +40,7 @@ class Worker:
         self._services = services
 
     async def run(self) -> None:
-        """Run until cancelled."""
+        """Run jobs, write pending windows and compare the index with SQL, until cancelled."""
         async with anyio.create_task_group() as tasks:
             for name, work in (
                 ("take_jobs", self._take_jobs),

@@ -96,8 +96,8 @@ async def version_of_upload(connection: AsyncConnection, upload: Upload) -> Vers
     """
     is_same = (VERSIONS.c.sha256 == upload.sha256) & (VERSIONS.c.fingerprint == upload.metadata.fingerprint)
     is_of_document = true() if upload.document_id is None else VERSIONS.c.document_id == upload.document_id
-    is_not_withdrawn = (VERSIONS.c.tenant == upload.tenant) & (VERSIONS.c.state != State.WITHDRAWN)
-    query = select(VERSIONS).where(is_not_withdrawn, is_same, is_of_document)
+    is_candidate = (VERSIONS.c.tenant == upload.tenant) & (VERSIONS.c.state != State.WITHDRAWN)
+    query = select(VERSIONS).where(is_candidate, is_same, is_of_document)
     newest = query.order_by(VERSIONS.c.uploaded_at.desc(), VERSIONS.c.version.desc()).limit(1)
     row = (await connection.execute(newest)).mappings().one_or_none()
     return None if row is None else rows.to_version(row)

@@ -125,6 +125,7 @@ def _kind(names: list[str]) -> Format:
 
 
 def _read_part(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Unpack a part; raise Unreadable if it is damaged, compressed too far, or declares entities."""
     if entry.file_size > 1024 * 1024 and entry.file_size > MOST_RATIO * max(entry.compress_size, 1):
         raise Unreadable(Reason.HOSTILE, "the archive is compressed far more than any document")
     try:

@@ -141,6 +141,7 @@ def _inflated_size(data: bytes, most: int) -> int:
 
 
 def _parse_bytes(kind: Format, data: bytes, title: str | None) -> Parsed:
+    """Parse a document with unhwp; raise Unreadable if it is damaged or a distribution copy."""
     try:
         with unhwp.parse_bytes(data, render_options=_LAYOUT) as result:
             rendered = result.markdown

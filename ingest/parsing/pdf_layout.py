@@ -99,7 +99,7 @@ class Table:
     def continues_in(self, other: "Table", page_top: float) -> bool:
         """Return whether `other`, the first block of the next page, continues this table.
 
-        It does if its columns match, it has no header of its own, and its first row did not fit below this table.
+        It does if the columns match, and `other` has no header and a first row that did not fit below this table.
         `page_top` is the height at which the text of pages starts.
         """
         end = min((cell.bottom for cell in self.cells), default=0.0)

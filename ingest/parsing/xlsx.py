@@ -116,7 +116,7 @@ def _require_one_reading(office: Office) -> None:
 
 
 def _cells(sheet: ReadOnlyWorksheet, part: bytes) -> Iterator[tuple[int, list[ReadOnlyCell]]]:
-    """Yield a sheet's rows with per-letter fonts."""
+    """Yield each row's number and cells, which have the fonts of single letters."""
     book = sheet.parent
     # `sheet.rows` loses the formatting of single letters in inline text.
     parser = WorkSheetParser(
