@@ -1,5 +1,6 @@
 """Search passages for a question, rewritten or combined with earlier questions, within the caller's access."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import msgspec
 from anyio import to_thread
 from opentelemetry import trace
 
+from chatbot.answerability import nearness
 from chatbot.errors import IndexUnavailable
 from chatbot.retrieval.reranking import Reranker
 from chatbot.retrieval.standalone import ChoiceResolver
@@ -41,6 +43,8 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 
 MOST_EARLIER_CHARACTERS = 200
 """The maximum number of characters of earlier questions in a search."""
+SELF_CONTAINED = 4.0
+"""The match from which a question is searched without the earlier ones (docs/decisions/0025)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,13 @@ def _end_of(text: str, most: int) -> str:
     return end.partition(" ")[2] or end
 
 
+def match_of(hits: Sequence[Hit]) -> float:
+    """Return how well a question's own words find passages: their best shared terms, and their nearest meaning."""
+    if not hits:
+        return -math.inf
+    return max(hit.terms for hit in hits) + 2 * nearness(max(hit.dense for hit in hits))
+
+
 def quoting_query(question: str, previous: Sequence[str], glossary: Glossary) -> str:
     """Return the words that select the quoted units; `previous` is at most the question before this one."""
     return SearchQuery.of(question, previous, glossary).text
@@ -108,35 +119,43 @@ class Retrieval:
     async def search(self, question: str, *, earlier: Sequence[str], access: Access) -> SearchResult:
         """Return the passages for the question that `access` permits; `earlier` are questions, oldest first.
 
+        A question whose own words find their passage is searched without them: it may have changed the subject.
+
         Raises:
             IndexUnavailable: the index cannot be searched.
         """
         with tracer.start_as_current_span("retrieve") as span:
-            standalone = await to_thread.run_sync(self._choices.rewrite, question, earlier) if earlier else ""
             glossary = self._banks.of(access.tenant).synonyms
-            query = SearchQuery.of(standalone or question, earlier, glossary)
-            limit = self._passages if self._reranker is None else max(self._passages, self._reranker.candidates)
-            try:
-                hits = await self._index.search(
-                    query.question,
-                    access=access,
-                    limit=limit,
-                    earlier=query.earlier_text,
-                    synonyms=query.synonyms,
-                )
-            except PassageIndexUnavailable as exc:
-                raise IndexUnavailable from exc
+            standalone = await to_thread.run_sync(self._choices.rewrite, question, earlier) if earlier else ""
+            text = standalone or question
+            query = SearchQuery.of(text, (), glossary)
+            hits = await self._find(query, access)
+            if match_of(hits) >= SELF_CONTAINED:
+                earlier = ()
+            if earlier:
+                query = SearchQuery.of(text, earlier, glossary)
+                hits = await self._find(query, access)
             if self._reranker is not None:
-                reranked = await self._reranker.order(f"{query.earlier_text} {query.question}".strip(), hits)
+                reranked = await self._reranker.order(f"{query.earlier_text} {text}".strip(), hits)
                 hits = reranked[: self._passages]
             span.set_attribute("retrieval.hits", len(hits))
         return SearchResult(
             hits=tuple(hits),
             as_of=access.as_of,
-            query=quoting_query(query.question, () if standalone else earlier[-1:], glossary),
+            query=quoting_query(text, () if standalone else earlier[-1:], glossary),
             collection=hits[0].collection if hits else self._index.collection,
             standalone=standalone,
         )
+
+    async def _find(self, query: SearchQuery, access: Access) -> Sequence[Hit]:
+        """Return the passages for a query, best first, before a reranker orders them."""
+        limit = self._passages if self._reranker is None else max(self._passages, self._reranker.candidates)
+        try:
+            return await self._index.search(
+                query.question, access=access, limit=limit, earlier=query.earlier_text, synonyms=query.synonyms
+            )
+        except PassageIndexUnavailable as exc:
+            raise IndexUnavailable from exc
 
     async def unknown_share(self, question: str, result: SearchResult, *, tenant: str) -> float:
         """Return the share in [0, 1] of the question's topics missing from the passage that has most of them."""
