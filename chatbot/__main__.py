@@ -16,7 +16,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from chatbot.api import PRIVATE_KEY, LocalSigner, create_app, demo_signer, until_stopped
+from chatbot.api import LocalSigner, create_app, demo_signer, key_pair, until_stopped
 from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open_anchors
 from chatbot.calibration import CalibrationRefused
 from chatbot.errors import AuditUnavailable, ChatError, NotFound
@@ -173,11 +173,11 @@ def token(
     data_dir: Annotated[Path, typer.Option(envvar="DATA_DIR", help="The data folder of `make run`.")] = Path(".data"),
 ) -> None:
     """Print a token signed with the demo key of `make run`: curl -H "Authorization: Bearer $(chatbot token)" …"""
-    private = data_dir / PRIVATE_KEY
-    if not private.exists():
+    if not data_dir.exists():
         where = "run this command in the folder of `make run`, or set DATA_DIR"
-        typer.echo(f"chatbot: there is no demo key {private}: {where}", err=True)
+        typer.echo(f"chatbot: there is no data folder {data_dir}: {where}", err=True)
         raise typer.Exit(2)
+    private, _ = key_pair(data_dir)
     who = Principal(tenant=tenant, sub=name, roles=frozenset(role), groups=frozenset(group))
     typer.echo(LocalSigner(private.read_text("ascii")).token(who, hours=hours)[0])
 

@@ -4,12 +4,11 @@ A route decides nothing about an answer: it opens a turn (`chatbot.turns`) and r
 """
 
 from chatbot.api.app import create_app, until_stopped
-from chatbot.api.local_identity import AUDIENCE, ISSUER, PRIVATE_KEY, LocalSigner, demo_signer, key_pair, write_secret
+from chatbot.api.local_identity import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair, write_secret
 
 __all__ = [
     "AUDIENCE",
     "ISSUER",
-    "PRIVATE_KEY",
     "LocalSigner",
     "create_app",
     "demo_signer",

@@ -12,8 +12,6 @@ from knowledge.identity import Principal
 
 ISSUER = "http://localhost/demo"
 AUDIENCE = "bank-chatbot"
-PRIVATE_KEY = "demo-key.pem"
-"""The name of the private key file in the data folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def demo_signer(key_file: Path | None) -> LocalSigner | None:
 
 def key_pair(folder: Path) -> tuple[Path, Path]:
     """Return the private and the public key file of a folder; create them first if they are missing (mode 600)."""
-    private, public = folder / PRIVATE_KEY, folder / "demo-key.pub"
+    private, public = folder / "demo-key.pem", folder / "demo-key.pub"
     if not (private.exists() and public.exists()):
         folder.mkdir(parents=True, exist_ok=True)
         key = generate_private_key(SECP256R1())

@@ -60,6 +60,11 @@ def test_a_token_is_signed_with_the_key_in_the_data_folder(tmp_path: Path) -> No
         assert jwt.decode(printed, public[folder], algorithms=["ES256"], audience=AUDIENCE)["sub"] == "guest"
 
 
-def test_a_token_in_another_folder_names_the_missing_key_and_makes_none(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["token", "--data-dir", str(tmp_path)])
+def test_a_token_in_another_folder_names_the_missing_data_folder_and_makes_none(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["token", "--data-dir", str(tmp_path / "data")])
     assert (result.exit_code, "DATA_DIR" in result.output, list(tmp_path.iterdir())) == (2, True, [])
+
+
+def test_the_first_token_makes_the_key_in_an_existing_folder(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["token", "--data-dir", str(tmp_path)]).exit_code == 0, "compose.yaml relies on it"
+    assert len(list(tmp_path.glob("demo-key*"))) == 2
