@@ -394,7 +394,7 @@ async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack
     """Start Redis and vLLM unless the environment names others; return vLLM's process at once (None: not started)."""
     if are_unset("REDIS_URL"):
         os.environ["REDIS_URL"] = await stack.enter_async_context(redis_server(data, lock))
-    # An endpoint without a tokenizer's folder needs e5-small too, for its tokenizer.
+    # An embedding endpoint without a tokenizer's folder also needs e5-small: it uses that tokenizer.
     needs_e5 = are_unset("EMBEDDER__FOLDER", "EMBEDDER__REVISION", "EMBEDDER__TOKENIZER")
     embedder = ("e5-small",) if needs_e5 else ()
     if not are_unset("LLM_URLS", "MODELS_FILE"):

@@ -4,8 +4,7 @@ A finished answer is therefore settled and added to the history although Redis s
 idempotent: each reservation is settled once, and each answer is added once to its conversation. The number of waiting
 writes is bounded; a write that is given up is counted as lost. A stopping process waits for them within its drain.
 
-A failover may lose recent writes. Completed writes are remembered for some seconds, and repeated after data loss is
-detected.
+Completed writes are remembered for some seconds, and repeated if a failover or a restart of the store may lose them.
 """
 
 import time
@@ -122,7 +121,7 @@ class DeferredWrites:
             self._queue_emptied = anyio.Event()
 
     async def _try(self, deferred: DeferredWrite) -> tuple[bool, Any]:
-        """Try a write; return whether its store is available, and the write's result."""
+        """Try a write; return whether its store is available, and the result (None if a bug loses the write)."""
         with contained(deferred.kind, self._on_failure):
             try:
                 result = await deferred.write()

@@ -33,14 +33,14 @@ GRACE_SECONDS = 0.05  # the additional time of a command in that case
 CHECK_SECONDS = 60.0  # the interval of the checks of Redis's configuration
 MAX_CONNECTIONS = 64  # the pool size of one process for one Redis
 DEMOTED = (ReadOnlyError,)
-"""Errors of a demoted master: its connections are closed, because a new one may reach the new master."""
+"""Errors of a demoted master; its connections are closed: a new connection may reach the new master."""
 
 
 class RedisBreakerSettings(BaseModel, frozen=True):
     """When Redis counts as unavailable, and how often it is probed."""
 
     slow_after: PositiveFloat = Field(
-        0.2, description="seconds: The deadline of a command. If one misses it and a PING fails too, the breaker opens."
+        0.2, description="seconds: A command's deadline. If it is missed and a PING fails too, the breaker opens."
     )
     probe_timeout: ClassVar[float] = 0.05  # seconds: the deadline of a probe while the breaker is open
     probe_every: ClassVar[float] = 0.5  # seconds: the probe interval
@@ -106,7 +106,7 @@ class RedisBreaker:
                 self._open(exc)
             raise StoreUnavailable from exc
         except RedisError as exc:
-            # Redis is available, but out of memory, its disk is full (MISCONF), or a script failed.
+            # Redis is available, but its memory or its disk is full (MISCONF), or a script failed.
             self._close()
             log.warning("redis_command_rejected", error=type(exc).__name__, detail=_detail(exc))
             raise StoreUnavailable from exc
@@ -129,10 +129,10 @@ class RedisBreaker:
             return False
         return True
 
-    def _begin_probe(self, due: float) -> float:
-        """Allow a command as a probe and return its deadline in seconds; raise `StoreUnavailable` before `due`."""
+    def _begin_probe(self, not_before: float) -> float:
+        """Let a command probe Redis and return its deadline in seconds; raise `StoreUnavailable` until `not_before`."""
         now = self._clock()
-        if now < due:
+        if now < not_before:
             raise StoreUnavailable(may_be_executed=False)
         # Set before the first await, so that no concurrent command becomes a second probe. If the probe is cancelled,
         # the next one is due after the usual interval.
@@ -187,14 +187,14 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
         TimeoutError: the command missed its deadline.
     """
     loop = asyncio.get_running_loop()
-    due = loop.time() + seconds
+    deadline = loop.time() + seconds
     async with asyncio.timeout(None) as scope:
 
         def expire() -> None:
-            is_late = loop.time() - due > LATE_SECONDS
+            is_late = loop.time() - deadline > LATE_SECONDS
             scope.reschedule(loop.time() + (GRACE_SECONDS if is_late else 0.0))
 
-        timer = loop.call_at(due, expire)
+        timer = loop.call_at(deadline, expire)
         try:
             return await command()
         finally:
@@ -205,7 +205,7 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
 async def open_redis(
     url: str, tls: TlsSettings = SYSTEM_TLS, *, max_connections: int = MAX_CONNECTIONS
 ) -> AsyncGenerator[Redis]:
-    """Open a client; its pool queues commands in a burst, and retries a command once if its connection is stale."""
+    """Open a client: in a burst, commands wait for a connection; on a stale connection, a command is retried once."""
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections,

@@ -23,7 +23,7 @@ CHECK_TEXTS = [
     "정기예금을 중도에 해지하면 약정 이율 대신 중도해지 이율이 적용됩니다. " * 4,
     "A transfer to another bank costs 500 won at a branch. " * 200,
 ]
-"""Texts to compare the vectors of: from one token to more than a model's limit, with much padding in one batch."""
+"""The texts whose vectors are compared: from one token to above a model's limit, with much padding in one batch."""
 LEAST_COSINE = 0.9999
 
 

@@ -58,7 +58,7 @@ class Engine(_Strict):
     # Every request sets its sampling; a model's own defaults (e.g. a repetition penalty) would change it.
     generation_config: Literal["auto", "vllm"] = "vllm"
     sse_keep_alive_interval: Positive = 10
-    # The chat API reads the special tokens from it.
+    # The chat API reads the special tokens from this endpoint.
     enable_tokenizer_info_endpoint: bool = True
     # For a reasoning model: separates the thinking from the answer.
     reasoning_parser: str | None = None

@@ -103,7 +103,8 @@ class Place:
     """Prompt and answer tokens."""
     prompt_tokens: float
     state: Literal["opening", "waiting", "served", "left"] = "opening"
-    """`opening`: its turn is being opened, so it does not wait for a slot yet; `served`: it has a slot."""
+    """`opening`: the answer's turn is being opened, so it does not wait for a slot yet; `served`: it has a slot;
+    `left`: it has given up its place or slot."""
     on_wait: OnWait | None = None
     notified_position: int = 0
     waiting_since: float = 0.0
@@ -290,7 +291,7 @@ class Admission:
     async def slot(
         self, place: Place, *, prompt_tokens: int, answer_tokens: int, on_wait: OnWait
     ) -> AsyncGenerator[None]:
-        """Wait for a slot and hold it; `on_wait` is called at once if none is free, and by `notify` after changes.
+        """Wait for a slot and hold it; `on_wait` is called at once if no slot is free, and by `notify` after changes.
 
         Raises:
             Overloaded: the wait exceeded its limit because other answers were served first.

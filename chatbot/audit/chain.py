@@ -15,6 +15,8 @@ GENESIS = "0" * 64
 
 Kind = Literal["opened", "closed"]
 Fault = Literal["edited", "gap", "reordered", "truncated", "unclosed", "unopened", "anchor"]
+"""`gap`: rows are missing within a chain; `truncated`: at its end; `unclosed`, `unopened`: an answer lacks its closing
+or opening row; `anchor`: an anchor's file is wrong."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -28,7 +30,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 
 
 class Opened(AuditEntry, frozen=True, kw_only=True, tag="opened"):
-    """The row that is written before the model is called."""
+    """The row that is written before the model is called; `AuditOpened` explains the fields."""
 
     sub: str
     conversation_id: str
@@ -52,7 +54,7 @@ class Opened(AuditEntry, frozen=True, kw_only=True, tag="opened"):
 
 
 class Closed(AuditEntry, frozen=True, kw_only=True, tag="closed"):
-    """The row that is written after the answer has ended."""
+    """The row that is written after the answer has ended; `AnswerResult` explains the fields."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -114,7 +116,7 @@ class ChainProblem:
 
 
 class AuditKeys:
-    """The keys derived from one secret: to sign rows, and to hash texts so that only its holder can compare them."""
+    """The keys derived from one secret: to sign rows, and to hash texts that only the secret's holders can compare."""
 
     def __init__(self, secret: bytes) -> None:
         self._chain = hmac.digest(secret, b"audit chain", "sha256")

@@ -110,6 +110,6 @@ class AuditClosed:
 
 
 def passage_hash(passage: Passage) -> str:
-    """Return 32 hexadecimal digits of the SHA-256 of the passage's text, heading and date in a prompt."""
+    """Return 32 hexadecimal digits of the SHA-256 of what a prompt shows of the passage: heading, date and text."""
     parts = f"{passage.heading}\0{passage.effective_from or ''}\0{passage.text}"
     return hashlib.sha256(parts.encode()).hexdigest()[:32]

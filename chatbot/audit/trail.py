@@ -137,7 +137,7 @@ class Audit:
     def close_if_opened(self, closed: AuditClosed) -> None:
         """Close the record of an answer that will not be given, if its opening is stored within a minute.
 
-        Do not wait: whether the opening was written may be unknown.
+        This returns at once, because it may not be known yet whether the opening was written.
         """
         self._pending_if_opened.append(PendingRecord(closed, needs_opening=True))
         del self._pending_if_opened[: -self._settings.most_waiting]
@@ -228,7 +228,7 @@ class Audit:
         """Wait until no record is pending and no transaction runs, and write the records of `close_if_opened`."""
         while self._pending:
             await self._pending[-1].done.wait()
-        async with self._transaction:  # it may write the opening of a record in `_pending_if_opened`
+        async with self._transaction:  # a running one may write the opening of a record in `_pending_if_opened`
             pending_if_opened = tuple(self._pending_if_opened)
         for n in range(0, len(pending_if_opened), _MOST_AT_ONCE):
             await self._write_batch(pending_if_opened[n : n + _MOST_AT_ONCE])

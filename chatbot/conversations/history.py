@@ -512,9 +512,9 @@ def path_to(messages: Sequence[StoredMessage], message_id: str | None) -> tuple[
 def allowed_in_prompt(
     branch: Sequence[StoredMessage], is_withdrawn: Callable[[PassageRef], bool]
 ) -> tuple[StoredMessage, ...]:
-    """Return the messages that a prompt may repeat: without questions that got a canned reply, nor that reply.
+    """Return the messages that a prompt may repeat: all but the questions with a canned reply, and these replies.
 
-    An answer with a withdrawn passage is left out too, and its question, which would otherwise seem unanswered.
+    An answer with a withdrawn passage is left out too, with its question, which would otherwise seem unanswered.
     """
     answers = {message.parent_id: message for message in branch if message.role == "assistant"}
     excluded: set[str] = set()

@@ -31,7 +31,7 @@ _DEADLINE_SECONDS = 2.0
 
 
 class Ratings:
-    """Writes and deletes ratings, or raises `StoreUnavailable`; the start of the audit creates their table."""
+    """Writes and deletes ratings, or raises `StoreUnavailable`; `Audit.migrate_tables` creates their table."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine

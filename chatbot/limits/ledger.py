@@ -61,7 +61,7 @@ class Reservation:
     lease_seconds: float
     limits: Limits
     local: bool = False
-    """Whether the outage quota admitted it: Redis need not have a record of it."""
+    """Whether the outage quota admitted it, so that Redis may have no record of it."""
 
     @property
     def tokens(self) -> int:
@@ -196,7 +196,7 @@ class Ledger:
         try:
             return reservation_with(limits=self._admit_on_quota(scopes, reservation_id, tokens), local=True)
         except ChatError:
-            if may_be_executed:  # then Redis must release it
+            if may_be_executed:  # then Redis may hold the reservation, and must release it
                 rejected = reservation_with(limits=self._quota_limits(scopes), local=True)
                 self._deferred.defer(DeferredWrite("settlement", partial(self.settle, rejected, Usage())))
             raise
@@ -270,7 +270,7 @@ class Ledger:
         """Charge the used tokens in place of the reserved ones, once; return None if it was settled before.
 
         Redis may lack the reservation, because it was unavailable or has lost it in a failover. Then the used tokens
-        are charged now, and Redis rejects the reservation if it executes it later.
+        are charged now, and a `reserve` command that Redis executes later is rejected.
 
         Raises:
             StoreUnavailable: Redis is unavailable; the unsettled reservation stays charged and keeps its slot until its

@@ -154,7 +154,7 @@ class LedgerSettings(BaseModel, frozen=True):
         1, description="replicas: The limits are divided by this number of replicas while Redis is unavailable."
     )
     share_seconds: ClassVar[float] = 60.0  # seconds: how long a replica admits on its share; then 503
-    # answers: of a tenant, the newest first; the 95th percentile of their tokens is reserved for an answer
+    # answers: this many of a tenant's newest; the 95th percentile of their tokens is reserved for an answer
     answers_remembered: ClassVar[int] = 128
     # answers: the fewest with a percentile; with fewer answers, the requested maximum is reserved
     answers_needed: ClassVar[int] = 20

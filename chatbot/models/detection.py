@@ -43,7 +43,7 @@ async def detect(endpoint: Endpoint) -> None:
         EndpointFailed: the endpoint is unavailable, serves another model, or does not mark the end of its answer.
     """
     before = endpoint.capabilities
-    context_tokens = await endpoint.read_model() or before.context_tokens  # a gateway may hide it
+    context_tokens = await endpoint.read_model() or before.context_tokens  # a gateway may hide the length
     capabilities = Capabilities(special_tokens=before.special_tokens, context_tokens=context_tokens)
     endpoint.capabilities = capabilities
     try:
@@ -80,9 +80,9 @@ async def _try_forms(endpoint: Endpoint) -> Sequence[int]:
 
 
 async def _ask_word(endpoint: Endpoint) -> Sequence[int]:
-    """Ask a one-word question, and set what its reply shows about usage and thinking.
+    """Ask a one-word question, and set what the reply shows about usage and thinking.
 
-    Return the prompt's token ids and the first of the answer, or () if the endpoint sends none.
+    Return the prompt's token ids and the answer's first id, or () if the endpoint sends no ids.
     """
     reply, ids, text, sends_thinking = StreamDecoder(), list[int](), "", False
     try:
@@ -152,12 +152,13 @@ async def _ask_tokenizer(endpoint: Endpoint) -> None:
 
 
 async def _continues_text(endpoint: Endpoint) -> bool:
-    """Return whether the endpoint continues a partial answer: the prompt is then shorter than with a complete one."""
+    """Return whether the endpoint continues a partial answer."""
     request = _request(_WORD, 1)
     answered_chat = Chat(messages=(*_WORD.messages, Message("assistant", _PREFIX)), tokens=_WORD.tokens)
     tokens_to_continue = await _prompt_tokens(endpoint, replace(request, prefix=_PREFIX))
     if tokens_to_continue == 0:
         return False
+    # If the endpoint continues `_PREFIX`, its prompt is shorter than with the same text as a complete answer.
     return tokens_to_continue < await _prompt_tokens(endpoint, replace(request, chat=answered_chat))
 
 

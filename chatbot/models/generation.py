@@ -229,7 +229,7 @@ class Generation:
 
     def _add_unfiltered(self, text: str, ids: Sequence[int]) -> Iterable[Delta | Thought]:
         """Add text that may be the answer's, or thinking between tags."""
-        if not (text or self._filter.in_thinking):  # an incomplete character or a marker
+        if not (text or self._filter.in_thinking):  # an incomplete character or a special token
             self._held_ids += ids
             self._held_tokens += len(ids)
             return ()

@@ -1,7 +1,6 @@
 """Choose the endpoint of each call by group, conversation and load; check, probe and discover endpoints.
 
-The canary gets a fixed share of the conversations; the others start at a primary. If neither can answer, the fallback
-does.
+The canary gets a fixed share of the conversations; the others start at a primary. The fallback answers if neither can.
 
 A conversation stays at its home endpoint, which caches its prefix, until the home has more than its share of the calls;
 then the next endpoint in the conversation's own order takes the call (rendezvous hashing, Thaler and Ravishankar 1998,

@@ -145,7 +145,7 @@ def known_texts(conversation: Conversation | None, opened: Opened, given_questio
 
 
 async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], ReplayFinding]:
-    """Return the passages that the customer could read then and their finding, or no passages if that is `GONE`.
+    """Return the passages that the customer could read then, and the finding; no passages if it is `GONE`.
 
     Raises:
         IndexUnavailable: the index is unavailable.

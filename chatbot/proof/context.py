@@ -15,7 +15,7 @@ Subject = Literal["rows", "question", "passages", "prompt", "screening", "answer
 
 
 class ReplayStanding(StrEnum):
-    """The result of comparing a part of an answer with its audit rows."""
+    """The result of comparing a part of an answer with its audit rows; `GONE`: the part is no longer available."""
 
     SAME = "same"
     DIFFERS = "differs"

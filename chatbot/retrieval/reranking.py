@@ -89,7 +89,7 @@ class Reranker:
         return self._settings.candidates
 
     async def order(self, question: str, hits: Sequence[Hit]) -> list[Hit]:
-        """Return the hits, best first, or in the given order if the scores are late or the endpoint fails."""
+        """Return the hits, best first; in the given order if `at_once` is reached or the endpoint fails or is late."""
         if self._in_progress >= self._settings.at_once or len(hits) < 2:
             return list(hits)
         self._in_progress += 1

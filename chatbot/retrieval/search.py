@@ -44,7 +44,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 MOST_EARLIER_CHARACTERS = 200
 """The maximum number of characters of earlier questions in a search."""
 SELF_CONTAINED = 4.0
-"""The match from which a question is searched without the earlier ones (docs/decisions/0025)."""
+"""From this `match_of` on, a question is searched without the earlier ones (docs/decisions/0025)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +92,14 @@ def _end_of(text: str, most: int) -> str:
 
 
 def match_of(hits: Sequence[Hit]) -> float:
-    """Return how well a question's own words find passages: their best shared terms, and their nearest meaning."""
+    """Return how well hits match their question: the most shared terms plus the nearest meaning; -inf without hits."""
     if not hits:
         return -math.inf
     return max(hit.terms for hit in hits) + 2 * nearness(max(hit.dense for hit in hits))
 
 
 def quoting_query(question: str, previous: Sequence[str], glossary: Glossary) -> str:
-    """Return the words that select the quoted units; `previous` is at most the question before this one."""
+    """Return the words that select the quoted units; `previous` has the question before this one, if it counts."""
     return SearchQuery.of(question, previous, glossary).text
 
 
@@ -119,7 +119,7 @@ class Retrieval:
     async def search(self, question: str, *, earlier: Sequence[str], access: Access) -> SearchResult:
         """Return the passages for the question that `access` permits; `earlier` are questions, oldest first.
 
-        A question whose own words find their passage is searched without them: it may have changed the subject.
+        If the question's own words find a passage, earlier questions are not searched: the subject may have changed.
 
         Raises:
             IndexUnavailable: the index cannot be searched.

@@ -46,7 +46,7 @@ _AND: Final = re.compile(r"(?:이랑|랑|와|과|하고|이나|나|,|\s?아니�
 
 
 class ChoiceResolver:
-    """Replaces a reference to one of two things by its name."""
+    """Replaces a reference to one of two things by that thing's name."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms

@@ -13,7 +13,7 @@ StageEvent = Literal["confirm", "end", "leave"]
 """`confirm`: this process still owns the answer and finishes it; `end`: the last event is published; `leave`: this
 process stops writing."""
 LogState = Literal["whole", "behind", "deleted"]
-"""`behind`: the log lacks published events; `deleted`: the customer has deleted it, which is final."""
+"""`whole`: the log has every published event; `behind`: it lacks some; `deleted`: the customer deleted it (final)."""
 
 STAGES: Mapping[Stage, Mapping[StageEvent, Stage]] = {
     "writing": {"confirm": "finishing", "end": "ended", "leave": "elsewhere"},

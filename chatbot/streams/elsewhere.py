@@ -1,7 +1,6 @@
 """Follow answers that other replicas write: one poll reads all their logs for all readers of this process.
 
-Once a second, one command marks the answers as read and checks that their logs exist. `Takeover` continues answers
-whose writers died.
+Once a second, one command marks the answers as read and checks their logs. `Takeover` continues dead writers' answers.
 """
 
 import math
@@ -35,7 +34,7 @@ class SharedRead(Feed):
         self._failing_since = math.inf
 
     def record_failure(self, error: ChatError, *, patience: float) -> None:
-        """Record that the log could not be read; close with `error` if that has lasted for `patience` seconds."""
+        """Record a failed read of the log; close with `error` if all reads have failed for `patience` seconds."""
         now = anyio.current_time()
         self._failing_since = min(self._failing_since, now)
         if now - self._failing_since >= patience:
@@ -66,7 +65,7 @@ class ReadsElsewhere:
 
         Raises:
             NotFound: the answer does not exist, or belongs to another customer.
-            LogLost: the answer has ended, without a last event after `after`.
+            LogLost: the answer has ended, but its log has no last event after number `after`.
             StoreUnavailable: Redis has been unavailable for `AnswerSettings.patience`.
         """
         if answer_id not in self._reads:

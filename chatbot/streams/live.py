@@ -80,7 +80,7 @@ class LiveAnswer(Feed):
         """Add events to the answer, without those that the log already has; return the new ones.
 
         The writer logs and then publishes them. `output` is the model's next output for a successor; without an event,
-        it is appended together with the next one.
+        it is appended together with the next event.
 
         Raises:
             Diverged: the previous writer has logged different events.
@@ -150,7 +150,7 @@ class LiveAnswer(Feed):
         )
 
     def mark_log_lost(self) -> None:
-        """Record that Redis has lost the log or a part of it: the next append is complete."""
+        """Record that Redis has lost the log or a part of it: the next append logs everything again."""
         self.update_log_state("behind")
         self.logged_count = 0
         self._logged_output = 0

@@ -29,7 +29,7 @@ from knowledge.identity import Principal
 AnswerId = NewType("AnswerId", str)
 
 _OPEN = "answers:open"  # a sorted set of open answers (the keys of their hashes), by the end of their leases
-_BEAT_KEEP_SECONDS = 3600  # how long the number of `may_have_lost_writes` is kept
+_BEAT_KEEP_SECONDS = 3600  # how long the beat of `may_have_lost_writes` is kept
 _READ_MARK_SECONDS = 2.5  # how long a mark "read" counts; a replica with readers of the answer renews it every second
 _MOST_ENTRIES = 500  # events of an answer that one poll reads: more than most answers have
 _MOST_LOGS = 100  # logs that one command reads
@@ -110,7 +110,7 @@ class AnswerProgress(msgspec.Struct, frozen=True):
     lease_left: float | None = None
     """The remaining seconds of the writer's lease; None if the answer has ended."""
     deleted: bool = False
-    """Whether the customer has deleted the answer; a missing answer that is not deleted may be lost by Redis."""
+    """Whether the customer has deleted the answer; Redis may have lost a missing answer that is not deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,10 +174,10 @@ class AnswerLog:
         await self._breaker.call(lambda: self._redis.set("answers:ping", "", px=1000))
 
     async def may_have_lost_writes(self) -> bool:
-        """Store the next number of this process's count; return whether Redis may have lost writes since the last call.
+        """Store this process's next beat, a counter; return whether Redis may have lost writes since the last call.
 
-        No error reports a failover, a restart from an older file or a restore, but then the previous number is missing,
-        or another run of the server replies.
+        A failover, a restart from an older file or a restore raises no error, but then the previous beat is missing, or
+        another run of the server replies.
         """
         self._last_beat += 1
         beat = partial(self._beat, keys=[self._beat_key], args=[self._last_beat, _BEAT_KEEP_SECONDS])
@@ -236,7 +236,7 @@ class AnswerLog:
         await self.renew(writers, lease_ms=0)
 
     async def take_over(self, tenant: str, answer_id: AnswerId) -> TakenOver | None:
-        """Take an answer over and begin its next epoch; return None if its lease has not lapsed or it has ended."""
+        """Take an answer over and begin its next epoch; return None if it has ended or its lease has not lapsed."""
         keys = _script_keys(tenant, answer_id)
         reply = await self._breaker.call(lambda: self._take(keys=keys, args=[self._lease_ms]))
         if reply is None:
@@ -261,7 +261,7 @@ class AnswerLog:
         async with self._redis.pipeline(transaction=False) as pipe:
             for answer_id in answer_ids:
                 key = answer_key(tenant, answer_id)
-                # Its writer has to distinguish a deleted log from one that Redis has lost.
+                # The answer's writer has to distinguish a deleted log from one that Redis has lost.
                 pipe.set(f"{key}:deleted", "", ex=self._settings.keep)
                 pipe.delete(key, f"{key}:events", f"{key}:output")
             await self._breaker.call(pipe.execute)

@@ -1,6 +1,6 @@
 """One connection for the scripts of a process's answers: scripts that wait at the same time are sent in one write.
 
-A client takes a connection from its pool for each command. For a script per token that costs more than the command
+A client takes a connection from its pool for each command. For a script per token, this costs more than the script
 itself (`make bench` measures the log's cost).
 """
 

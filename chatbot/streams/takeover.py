@@ -1,9 +1,9 @@
 """Leases and takeover: renew the leases of this process's answers, and continue or end the answers of dead replicas.
 
 Every writer renews its lease by a heartbeat, whose reply also reports cancels and readers on other replicas. An answer
-whose lease has lapsed is continued by a process that has readers of it. A process that received its cancel ends it at
-once, and any other process ends it after the grace. `docs/decisions/0005-leases-and-epochs.md` lists the assumptions of
-a successor.
+whose lease has lapsed is continued by a process that has readers of it. A process that received a cancel of the answer
+ends it at once, and any other process ends it after the grace. `docs/decisions/0005-leases-and-epochs.md` lists the
+assumptions of a successor.
 """
 
 import math
@@ -25,8 +25,8 @@ from telemetry.supervision import contained, supervise
 log = structlog.get_logger(__name__)
 
 OUTAGE_TERMS = 2
-"""The lease terms after an outage of Redis in which a lapsed lease does not yet mean a dead writer: a live writer can
-renew its lease only after a probe of its own Redis breaker has succeeded, which may be the second probe."""
+"""For so many lease terms after an outage of Redis, a lapsed lease does not mean a dead writer: a live writer can renew
+its lease only after a probe of its own Redis breaker has succeeded, which may be the second probe."""
 
 ContinueAnswer = Callable[[LiveAnswer, TakenOver], Awaitable[None]]
 """Continues an answer that was taken over, or ends it if `TakenOver.cancelled` is set."""
@@ -42,7 +42,7 @@ class Takeover:
         self._reads = reads
         self._continue_answer: ContinueAnswer | None = None
         self._no_renewal_at = -math.inf
-        """When this process last saw Redis unavailable, or was paused and could not see whether it was."""
+        """When this process last found Redis unavailable, or was paused and so could not check Redis."""
         self._to_cancel: set[AnswerId] = set()  # answers of other replicas that customers have cancelled here
 
     async def maintain_leases(self, continue_answer: ContinueAnswer) -> None:

@@ -145,7 +145,7 @@ class Writers:
         self._running[live.answer_id] = live
         if not self.readers[live.answer_id]:
             live.cancel_if_unread_after(self._parts.settings.grace)
-        if self.handed_over:  # since the log was opened; another replica takes the answer over when its lease lapses
+        if self.handed_over:  # while the log was being opened: another replica takes over when the lease lapses
             live.stop_writing()
         self._parts.tasks.start_soon(self._work, live, work)
         self._parts.tasks.start_soon(self._write, live)
@@ -169,7 +169,7 @@ class Writers:
             if live.is_written_here:
                 live.fail(self._unfinished(live))
         finally:
-            if live.is_written_here:  # this task is cancelled: `confirm_ownership`, which is shielded, must not hang
+            if live.is_written_here:  # this task is cancelled: end the wait of `confirm_ownership`, which is shielded
                 live.stop_writing()
         del self._running[live.answer_id]
         log_end = DeferredWrite("log", partial(self._log_end, live), on_lost=partial(self._drop, live))
@@ -237,7 +237,7 @@ class Writers:
     # --- ended answers that are not logged ---------------------------------------------------------------------------
 
     def _keep(self, live: LiveAnswer) -> None:
-        """Keep an ended answer in memory for its readers until its log is complete; drop the oldest of too many."""
+        """Keep an ended answer in memory for readers until its log is whole; drop the oldest above `most_unlogged`."""
         self._unlogged[live.answer_id] = live
         while len(self._unlogged) > self._parts.settings.most_unlogged:
             self._unlogged.popitem(last=False)
@@ -247,10 +247,12 @@ class Writers:
         self._unlogged.pop(live.answer_id, None)
 
     async def _log_end(self, live: LiveAnswer) -> None:
-        """Log the rest of an ended answer, or all of it if Redis may have lost its complete log.
+        """Log the missing events of an ended answer.
+
+        If its log was whole, this is a repeat after Redis lost data (`DeferredWrites.store_answered`): log all events.
 
         Raises:
-            StoreUnavailable: the log is not complete; `DeferredWrites` calls again.
+            StoreUnavailable: the log still lacks events; `DeferredWrites` calls again.
         """
         if live.log_state == "whole":
             live.mark_log_lost()
@@ -317,7 +319,7 @@ class Writers:
         await self._parts.deferred.drained()
 
     async def hand_over(self) -> None:
-        """Stop writing every answer and give up its lease; cancel an answer whose log is not complete."""
+        """Stop writing each answer whose log is whole, and end its lease; cancel the other answers."""
         self.handed_over = True
         leases: dict[AnswerId, tuple[str, int]] = {}
         for live in self._running.values():
@@ -326,7 +328,7 @@ class Writers:
                 live.stop_writing()
             elif live.stage == "writing":
                 live.scope.cancel()
-        while self._running:  # an append in flight would renew the lease after its end
+        while self._running:  # an append in flight would renew a lease that has been ended
             await self._changed.wait()
         if leases:
             await self._log.end_leases(leases)

@@ -180,7 +180,7 @@ class Answering:
     def until_revoked(self) -> Iterator[anyio.CancelScope]:
         """Cancel the block when the answer is revoked, even if the model sends nothing.
 
-        That is at the first end of a passage's validity, or when a change of the withdrawals revokes the answer.
+        The answer is revoked at the first end of a passage's validity, or by a change of the withdrawals.
         """
         validity_ends = (hit.passage.visible_until for hit in self.turn.search.hits)
         first_end = min((end for end in validity_ends if end is not None), default=math.inf)
@@ -320,7 +320,7 @@ async def probabilities(
 
 
 async def quote_answer(answering: Answering, place: Place, *, is_certain: bool) -> None:
-    """Quote the units that rank close, or the ones among them that a fast model chooses."""
+    """Quote the units that rank close, or those of the first three that a fast model chooses."""
     turn, ranked = answering.turn, answering.ranked_units
     if not ranked:
         answering.show_canned_reply(CannedReply.CANNOT_VERIFY)

@@ -32,7 +32,7 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
         turn = msgspec.msgpack.decode(taken.opening.checkpoint, type=Turn)
     except msgspec.MsgspecError:
         log.exception("checkpoint_unreadable", answer_id=taken.answer_id)
-        # Its reservation stays charged until its lease ends; `OrphanedRecords` closes its audit record.
+        # The reservation stays charged until its lease ends; `OrphanedRecords` closes the answer's audit record.
         live.emit(failed(ChatError()))
         return
     seconds_since_opening = services.now() - turn.search.as_of
@@ -42,7 +42,7 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
         await finish(turn, live, outcome, services)
         return
     answering = Answering.of(turn, live, services)
-    unreadable = any(isinstance(event, Unknown) for event in taken.events)  # another release wrote it
+    unreadable = any(isinstance(event, Unknown) for event in taken.events)  # of another release
     if unreadable:
         log.error("event_log_unreadable", answer_id=taken.answer_id)
     revoked = answering.revoked()

@@ -1,7 +1,7 @@
 """The scripted model's answers: the sentences of the prompt's passages that overlap most with the question (pure).
 
 It accepts any ChatML prompt. The question follows the last `질문:`/`Question:` or is in `<question>`, else it is the
-last line of the last user turn. The passages are the text before it in that turn, else the system turn.
+last line of the last user turn. The passages are the text before the question in that turn, else the system turn.
 """
 
 import re

@@ -27,7 +27,10 @@ UNSET = msgspec.UNSET
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """A request to either route: the prompt, the answer's limits, and the reply's format."""
+    """A request to either route: the prompt, the answer's limits, and the reply's format.
+
+    `token_ids` and `usage`: whether the reply has them; `parses`: whether it separates the thinking from the answer.
+    """
 
     chat: bool
     prompt_ids: Sequence[int]

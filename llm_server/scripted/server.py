@@ -44,7 +44,10 @@ PLAIN_FIELDS = {
 
 
 class SeenGeneration(msgspec.Struct, kw_only=True):
-    """A received generation request; `ended` is running, stop, length, left, cut or failed."""
+    """A received generation request.
+
+    `ended` is running, stop, length, failed (an error status), left (by the client) or cut (by a fault).
+    """
 
     path: str
     prompt_tokens: int

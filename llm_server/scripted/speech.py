@@ -37,12 +37,12 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int = 32_768
     plain: bool = False  # only chat completions without vLLM's extensions, like a hosted model
     keeps_ids: bool = False  # sends no token ids
-    fail_status: int | None = None
-    retry_after: int | None = None
-    stall_after: int | None = None
-    drop_after: int | None = None
+    fail_status: int | None = None  # rejects generations with this HTTP status
+    retry_after: int | None = None  # seconds: the `Retry-After` of these errors
+    stall_after: int | None = None  # sends nothing more until the behaviour is changed
+    drop_after: int | None = None  # cuts the connection
     garble_after: int | None = None  # sends a chunk of invalid JSON
-    die_after: int | None = None
+    die_after: int | None = None  # becomes `dead`
     dead: bool = False
     hung: bool = False
     times: int | None = None

@@ -209,7 +209,7 @@ ANSWER_CONTENT = stream_content() | json_content(AnswerDocument)
 @router.post("/chat", response_model=None, responses={200: {"content": ANSWER_CONTENT}})
 async def chat(started: TheAnswer, who: TheCaller, request: Request, services: TheServices) -> Response:
     """Answer a question: a stream of events, or one JSON document with `stream=false`."""
-    # 401 403 404 413 422 429 503 came before this line; from here on: token* citation* (done | error)
+    # Every error with an HTTP status was raised before this line; from here on, an error is the last event.
     return await respond(started, who, request, services)
 
 

@@ -18,7 +18,7 @@ from telemetry.ocsf import Code
 router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
 
 ADMINS_ROLES: Final = frozenset({"admin", "customer", "staff", "service", "evals"})
-"""The roles that an admin may give to a key without having them; an approver must be a person."""
+"""The roles that an admin may give to a key without having them; `approver` is only for people."""
 
 _PLAIN: Final = (
     r"^[^\x00-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
