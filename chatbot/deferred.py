@@ -79,7 +79,7 @@ class DeferredWrites:
         self._completed.append((time.monotonic(), completed))
 
     def store_answered(self, *, lost_writes: bool) -> None:
-        """Forget the completed writes that are too old to be lost; after data loss, first queue the remembered ones."""
+        """Queue the remembered writes again if the store has lost writes; forget writes that are too old to be lost."""
         if lost_writes:
             log.warning("redis_data_loss_detected", writes=len(self._completed))
             self._waiting |= {write: None for _, write in self._completed}
@@ -108,7 +108,7 @@ class DeferredWrites:
             await self.retry()
 
     async def retry(self) -> None:
-        """Try each waiting write once, in order; if its store is unavailable, skip the other writes of its kind."""
+        """Try each waiting write once, in order; if a store is unavailable, skip the other writes of that kind."""
         unavailable: set[WriteKind] = set()
         for deferred in tuple(self._waiting):
             if deferred.kind in unavailable:

@@ -56,7 +56,7 @@ class TokenCounter:
     def calibrate(self, counts: Sequence[int]) -> None:
         """Set each script's ratio from the server's token count of its text in `SAMPLES`.
 
-        The last count is that of a chat with two messages of one token.
+        The last of `counts` is that of a chat with two messages of one token each.
         """
         *counts, chat_tokens = counts
         # `count_chat` adds the template's tokens three times to such a chat, and these are rounded up.

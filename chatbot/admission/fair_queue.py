@@ -24,6 +24,7 @@ from knowledge.identity import Principal, Role
 from telemetry.supervision import contained
 
 RejectionReason = Literal["late", "full", "share"]
+"""`late`: the answer would start late; `full`: the queue is full; `share`: its tenant's share of the queue is full."""
 OnWait = Callable[[int, float], None]
 """Called with the position in the queue, counted from 1, and the estimated seconds until the slot."""
 
@@ -255,7 +256,7 @@ class Admission:
         return place
 
     def _obstacle(self, tenant: str, priority: int) -> tuple[RejectionReason, int] | None:
-        """Return why an answer must be rejected, and how many places must become free first; None if it fits."""
+        """Return why an answer must be rejected, and how many places must become free first; None to admit it."""
         settings, room = self._settings, self._room
         waiting = {key: len(flow.places) for key, flow in self._flows.items() if key[0] <= priority}
         excess = sum(waiting.values()) + 1 - room - settings.queue

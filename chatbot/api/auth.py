@@ -17,7 +17,7 @@ async def authenticate(
     """Return the principal of the request's token, or of its session if it has no token.
 
     Raises:
-        Unauthenticated: the request has neither, or it is not accepted.
+        Unauthenticated: the token or session is missing or not accepted.
         Forbidden: a request with a session is not from our own page.
         Unavailable: the identity provider or the store of sessions is unavailable.
     """

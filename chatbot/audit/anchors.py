@@ -170,7 +170,7 @@ class Anchors:
         return anchored
 
     async def prune(self, *, before: float) -> int:
-        """Remove the chains whose last row and anchor are older than `before` (Unix seconds); return how many rows."""
+        """Remove the chains whose last row and anchor are older than `before` (Unix seconds); return the row count."""
         anchored = await self.read()
         recent_writers = {head.writer for head in anchored.heads_since(before)}
         return await self._audit.prune(before=before, kept_writers=recent_writers)

@@ -221,7 +221,7 @@ class History:
         """Return a conversation like `load`, or a new one if none is stored.
 
         Raises:
-            NotFound: the customer has deleted it.
+            NotFound: the customer has deleted the conversation.
         """
         conversation, deleted = await self._load(owner, conversation_id, is_enough)
         if deleted:
@@ -302,7 +302,7 @@ class History:
     async def append(
         self, owner: Principal, conversation_id: str, messages: Sequence[StoredMessage], *, now: float
     ) -> bool:
-        """Append messages; a question creates its conversation unless that was deleted, an answer does not.
+        """Append messages; a question creates a missing conversation unless it was deleted, an answer never does.
 
         Return False, and write nothing, if the conversation does not exist and is not created.
         """
@@ -512,7 +512,7 @@ def path_to(messages: Sequence[StoredMessage], message_id: str | None) -> tuple[
 def allowed_in_prompt(
     branch: Sequence[StoredMessage], is_withdrawn: Callable[[PassageRef], bool]
 ) -> tuple[StoredMessage, ...]:
-    """Return the messages that a prompt may repeat: all but the questions with a canned reply, and these replies.
+    """Return the messages that a prompt may repeat: no question with a canned reply, and no such reply.
 
     An answer with a withdrawn passage is left out too, with its question, which would otherwise seem unanswered.
     """
@@ -533,7 +533,7 @@ def allowed_in_prompt(
 def window(messages: Sequence[MessageT], tokens_of: Callable[[str], int], budget: int) -> tuple[MessageT, ...]:
     """Return the newest messages that fit into `budget` tokens, in order, beginning with a question.
 
-    If the newest exchange does not fit, keep its question alone, because a follow-up may refer to it.
+    If the newest exchange does not fit, keep only its question, because a follow-up may refer to it.
     """
     newest_first: list[MessageT] = []
     exchange: list[MessageT] = []

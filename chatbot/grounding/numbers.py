@@ -216,7 +216,7 @@ def _with_shared_units(text: str, parsed_quantities: list[Quantity]) -> list[Qua
 
 
 def _are_joined(text: str, left: Quantity, right: Quantity) -> bool:
-    """Return whether two quantities are a range's ends, or list neighbours and not a year ("2024, 3개월")."""
+    """Return whether two quantities are a range's ends, or list neighbours, the left not a year ("2024, 3개월")."""
     if _RANGE.fullmatch(text, left.end, right.start):
         return True
     is_year = left.numbers[0] in _YEARS and right.readings[0].unit != DATE

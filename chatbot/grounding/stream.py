@@ -87,7 +87,7 @@ class GroundingStream:
         return [event for sentence in sentences for event in self._finish(sentence)]
 
     def _finish(self, sentence: str) -> list[Event]:
-        """Show the rest of a sentence with its citation, or cut it off and quote the nearest unit."""
+        """Show the rest of a sentence with its citation, or cut the sentence off and quote the nearest unit."""
         length, safe = len(sentence), self._safe_length(sentence, complete=True)
         start = len(self.text) - self._shown_length + length - len(sentence.lstrip())
         supporting = [unit for unit in self._units if safe == length and unit.supports(sentence)]

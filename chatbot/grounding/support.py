@@ -68,7 +68,7 @@ class CheckedUnit:
         return not unsupported_by(claimed, [named_rows, self.quantified_prose])
 
     def names_amount(self, claimed: Quantity, sentence: str) -> bool:
-        """Return whether a sentence has most of the words before an amount in the prose; True if no prose states it."""
+        """Return whether a sentence has most of the words before an amount in prose; True if prose lacks the amount."""
         if claimed.kinds.isdisjoint(_AMOUNTS):
             return True
         is_in_prose, sentence_words = False, features(sentence)

@@ -136,7 +136,7 @@ def tightest(limits: Sequence[Limit], uses: Sequence[Use], now_micros: int) -> L
 
 
 def seconds_until_gone(newest: int, now_micros: int) -> float:
-    """Return the seconds until the bucket of Unix second `newest` has left the window; 0 if there is no bucket (0)."""
+    """Return the seconds until the bucket of Unix second `newest` has left the window; 0 if `newest` is 0 (none)."""
     if newest == 0:
         return 0.0
     leaves_at = (newest + BUCKET_SPAN) * MICRO
@@ -154,7 +154,7 @@ class LedgerSettings(BaseModel, frozen=True):
         1, description="replicas: The limits are divided by this number of replicas while Redis is unavailable."
     )
     share_seconds: ClassVar[float] = 60.0  # seconds: how long a replica admits on its share; then 503
-    # answers: this many of a tenant's newest; the 95th percentile of their tokens is reserved for an answer
+    # answers: how many of a tenant's newest are remembered; the 95th percentile of their tokens is reserved
     answers_remembered: ClassVar[int] = 128
     # answers: the fewest with a percentile; with fewer answers, the requested maximum is reserved
     answers_needed: ClassVar[int] = 20

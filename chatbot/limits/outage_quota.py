@@ -39,7 +39,7 @@ class Bucket:
     def add(self, tokens: float, share: int, now: float) -> None:
         """Charge tokens, or refund them if negative.
 
-        Redis may admit more than half of a share; no further tokens fit then until these have leaked.
+        If Redis has admitted more than half of a share, no further tokens fit until the excess has leaked.
         """
         leaked = (now - self.at) * share / 120
         level = max(0.0, self.level - leaked) + tokens

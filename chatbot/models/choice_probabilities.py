@@ -39,14 +39,14 @@ def choice_probabilities(
     return tuple(mass / total for mass in masses)
 
 
-def _begins(token: bytes, spelling: bytes) -> bool:
+def _begins(token: bytes, word: bytes) -> bool:
     """Return whether the token begins the word, or is the word with punctuation: "예." counts, "예금" and "" do not.
 
     A Korean word of two syllables may have endings (아니+오, 아니+요); a single syllable is too ambiguous.
     """
-    if not token.startswith(spelling):
-        return token != b"" and spelling.startswith(token)
-    is_long_korean_word = len(spelling) >= 6 and spelling >= "가".encode()  # a syllable has three bytes
-    next_character = token[len(spelling) :].decode("utf-8", errors="replace")[:1]
+    if not token.startswith(word):
+        return token != b"" and word.startswith(token)
+    is_long_korean_word = len(word) >= 6 and word >= "가".encode()  # a syllable has three bytes
+    next_character = token[len(word) :].decode("utf-8", errors="replace")[:1]
     word_continues = next_character.isalnum() or next_character == "\N{REPLACEMENT CHARACTER}"
     return is_long_korean_word or not word_continues

@@ -300,7 +300,7 @@ class _Attempts:
         return pick(not_failed) or pick([e for e in cut_once if e.group != "canary"])
 
     def record_failure(self, endpoint: Endpoint, exc: EndpointFailed, *, mid_answer: bool) -> None:
-        """Record a failed call, after a part of the answer was shown (`mid_answer`) or before; exclude hopeless groups.
+        """Record a failed call, and exclude groups without a chance; `mid_answer`: a part of the answer was shown.
 
         Raises:
             Overloaded, ModelUnavailable: there is no further attempt.
@@ -346,7 +346,7 @@ async def _drop_cut_character(endpoint: Endpoint, answer: Generation) -> None:
 def _read_entry(
     entry: ModelsFileEntry, http: aiohttp.ClientSession, settings: ModelSettings, counter: TokenCounter
 ) -> Callable[..., Endpoint]:
-    """Return the factory of an entry's endpoints; it takes a URL and optionally one of its addresses (blocking).
+    """Return the factory of an entry's endpoints; it takes a URL and optionally an address of the host (blocking).
 
     Raises:
         ModelsMisconfigured: the entry's key, TLS files or tokenizer cannot be read.

@@ -158,7 +158,7 @@ async def _continues_text(endpoint: Endpoint) -> bool:
     tokens_to_continue = await _prompt_tokens(endpoint, replace(request, prefix=_PREFIX))
     if tokens_to_continue == 0:
         return False
-    # If the endpoint continues `_PREFIX`, its prompt is shorter than with the same text as a complete answer.
+    # If the endpoint continues `_PREFIX`, the prompt has fewer tokens than with the same text as a complete answer.
     return tokens_to_continue < await _prompt_tokens(endpoint, replace(request, chat=answered_chat))
 
 

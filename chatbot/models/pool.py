@@ -163,7 +163,7 @@ class Pool:
                 endpoint.stop()
 
     def group_order(self, conversation_id: str) -> tuple[Group, ...]:
-        """Return the groups to try for the conversation, in order; it is the same in every process."""
+        """Return the groups to try for the conversation, in an order that is the same in every process."""
         place_in_shares = int.from_bytes(_affinity(conversation_id, "canary"), "big") / 2**64
         if place_in_shares < self._canary_share:
             return ("canary", "primary", "fallback")
@@ -207,7 +207,7 @@ class Pool:
     ) -> Iterator[ModelCall]:
         """Count a call in flight, and report its result to the breaker and the hook.
 
-        A call may continue a broken-off answer although the breaker is open; its result does not change the breaker.
+        If a call continues a broken-off answer although the breaker is open, its result does not change the breaker.
         """
         permit = probe or endpoint.breaker.permit() or endpoint.breaker.override()
         call = ModelCall(group=endpoint.group, kind=kind)
@@ -241,7 +241,7 @@ class Pool:
     async def check_all(self) -> None:
         """Detect the capabilities of all endpoints; an endpoint that fails starts with an open breaker.
 
-        So does an endpoint with another model if another endpoint of its entry has the right one, as during a rollout.
+        An endpoint with the wrong model does too if its entry has an endpoint with the right one, as during a rollout.
 
         Raises:
             ModelsMisconfigured: an entry serves only another model, or all endpoints deny access.

@@ -48,7 +48,7 @@ async def replay(
     `question` replaces a question that is no longer stored. If `tenant` is given, the answer must belong to it.
 
     Raises:
-        NotFound: no audit row has this answer's id, or it belongs to another tenant.
+        NotFound: no audit row names the answer, or the answer belongs to another tenant.
         AuditUnavailable, StoreUnavailable, IndexUnavailable: a part of the answer cannot be read.
     """
     rows = await context.audit.rows(answer_id)

@@ -131,7 +131,7 @@ _HANDOFF: Final[dict[Language, str]] = {
 
 
 def canned_reply(reply: CannedReply, language: Language, bank: Bank) -> str:
-    """Return the text of a canned reply, the bank's own if it has one; it names the contact exactly once."""
+    """Return the text of a canned reply, the bank's own if it has one; the text names the contact exactly once."""
     bank_texts = bank.refusals.get(reply.value)
     template = _TEXTS[language][reply] if bank_texts is None else getattr(bank_texts, language)
     text = bank.fill_in(template, language)

@@ -44,7 +44,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 MOST_EARLIER_CHARACTERS = 200
 """The maximum number of characters of earlier questions in a search."""
 SELF_CONTAINED = 4.0
-"""From this `match_of` on, a question is searched without the earlier ones (docs/decisions/0025)."""
+"""From this value of `match_of` on, a question is searched without the earlier ones (docs/decisions/0025)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def match_of(hits: Sequence[Hit]) -> float:
 
 
 def quoting_query(question: str, previous: Sequence[str], glossary: Glossary) -> str:
-    """Return the words that select the quoted units; `previous` has the question before this one, if it counts."""
+    """Return the words that select the quoted units; `previous` has the question before this one, or nothing."""
     return SearchQuery.of(question, previous, glossary).text
 
 

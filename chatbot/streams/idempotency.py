@@ -113,7 +113,7 @@ class IdempotencyKeys:
         try:
             claim = self._unwritten.get(request.key) or await self._claim(request)
         except StoreUnavailable:
-            claim = request.claim  # Redis may have stored it, although its reply is missing
+            claim = request.claim  # Redis may have stored this claim, although the reply is missing
         if claim.digest != request.claim.digest:
             raise KeyReused
         if claim.answer_id is not None:
@@ -156,7 +156,7 @@ class IdempotencyKeys:
         raise Overloaded(_STILL_CLAIMED, retry_after=1)
 
     async def _begin(self, request: KeyRequest) -> StartedAnswer:
-        """Start the answer; bind the key to it, or remove the claim if it did not start."""
+        """Start the answer; bind the key to the answer, or remove the claim if no answer started."""
         bound_claim: KeyClaim | None = None
         try:
             # Another request may claim the key when the lease ends. The second half of the lease is for work that is
@@ -181,7 +181,7 @@ class IdempotencyKeys:
             self._unwritten.pop(request.key, None)
 
     async def _replace(self, request: KeyRequest, value: KeyClaim | None, *, keep_seconds: float) -> KeyClaim | None:
-        """Set the key's value (None: remove it) and return None; or return the claim of another request, if any."""
+        """Set the key's value (None: remove it) and return None; if another request holds the key, return its claim."""
         options = {"keep_ms": round(keep_seconds * 1000), "answers": answer_key(request.tenant, "")}
         args = [
             msgspec.msgpack.encode(options),

@@ -25,8 +25,8 @@ from telemetry.supervision import contained, supervise
 log = structlog.get_logger(__name__)
 
 OUTAGE_TERMS = 2
-"""For so many lease terms after an outage of Redis, a lapsed lease does not mean a dead writer: a live writer can renew
-its lease only after a probe of its own Redis breaker has succeeded, which may be the second probe."""
+"""For this many lease terms after an outage of Redis, a lapsed lease does not mean a dead writer: a live writer can
+renew its lease only after a probe of its own Redis breaker has succeeded, which may be the second probe."""
 
 ContinueAnswer = Callable[[LiveAnswer, TakenOver], Awaitable[None]]
 """Continues an answer that was taken over, or ends it if `TakenOver.cancelled` is set."""

@@ -35,7 +35,7 @@ _NOT_LOGGED = Notice(
     code=NoticeCode.DEGRADED,
     text="연결이 끊기면 이 답변을 이어서 볼 수 없습니다. If the connection drops, this answer cannot be resumed.",
 )
-TakeoverReason = Literal["reader", "cancel", "orphan"]
+TakeoverReason = Literal["reader", "cancel", "orphan"]  # a reader here, a cancel here, or the grace has passed
 
 
 class AnswerSettings(BaseModel, frozen=True):
@@ -114,7 +114,7 @@ class Writers:
         """Return the answer if this process holds it, else None.
 
         Raises:
-            NotFound: it belongs to another customer.
+            NotFound: the answer belongs to another customer.
         """
         live = self._running.get(answer_id) or self._unlogged.get(answer_id)
         if live is None:
@@ -162,7 +162,7 @@ class Writers:
         return msgspec.structs.replace(failed(ChatError(), handoff=text), retryable=True)
 
     async def _write(self, live: LiveAnswer) -> None:
-        """Write the events of an answer until it ends; if the log is incomplete then, defer the missing appends."""
+        """Write the events of an answer until it ends; if its log is `behind` then, defer the missing appends."""
         try:
             with contained("writer", self._parts.on_failure):
                 await self._log_and_publish(live)
@@ -196,7 +196,7 @@ class Writers:
             live.publish(batch, pending_count=pending_count)
 
     async def append(self, live: LiveAnswer, batch: Sequence[LogEntry] = ()) -> None:
-        """Append all that the log lacks (everything if Redis has lost it); the next append repeats a failed one."""
+        """Append all that the log lacks: everything if Redis has lost the log. The next append repeats a failed one."""
         try:
             appended, standing = await self._append_once(live, batch)
             if standing is WriterStanding.BEHIND:
@@ -217,7 +217,7 @@ class Writers:
         return append, await self._log.append(live.who.tenant, live.answer_id, append, epoch=live.epoch)
 
     def apply_standing(self, live: LiveAnswer, standing: WriterStanding) -> None:
-        """Stop, cancel or log an answer of this process, as its standing in the log requires."""
+        """Stop, cancel or log an answer of this process, as the `standing` of its writer requires."""
         match standing:
             case WriterStanding.REPLACED:
                 log.warning("writer_replaced", answer_id=live.answer_id)
