@@ -231,7 +231,7 @@ def start_background_tasks(
 ) -> None:
     """Start the supervised background tasks; they run until the process ends."""
     capacity = Capacity(lambda: services.models.pool.members, services.admission, settings.admission)
-    longest_open = settings.turn.longest_answer + settings.idempotency.lease
+    longest_open = settings.turn.longest_answer + settings.idempotency.lease  # the lease: to open the turn
     orphaned = OrphanedRecords(services.audit, services.answer_log, least_age=longest_open, now=services.now)
     runs: dict[str, Callable[[], Awaitable[None]]] = {
         "leases": partial(services.answers.takeover.maintain_leases, partial(continue_answer, services=services)),

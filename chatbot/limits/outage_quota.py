@@ -111,6 +111,7 @@ class OutageQuota:
         empty_in = bucket.level * 120 / share.tokens_per_minute
         return Use(
             tokens=round(bucket.level + share.tokens_per_minute / 2),
+            # So that `tightest` reports the time until the bucket is empty.
             newest_tokens=int(now + empty_in) - BUCKET_SPAN if bucket.level else 0,
             requests=0,
             newest_request=0,
