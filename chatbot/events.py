@@ -45,7 +45,7 @@ class FinishReason(StrEnum):
     STOP = "stop"
     """the answer is complete"""
     LENGTH = "length"
-    """it reached the requested number of tokens"""
+    """it reached the allowed number of tokens"""
     BUDGET = "budget"
     """the caller's limits allow no more tokens"""
     REFUSED = "refused"
@@ -53,9 +53,9 @@ class FinishReason(StrEnum):
     WITHHELD = "withheld"
     """no sentence passed the checks"""
     CANCELLED = "cancelled"
-    """the customer cancelled the answer, or all readers left"""
+    """the customer cancelled or deleted the answer, or all readers left"""
     HANDOFF = "handoff"
-    """no model or store answers, an emergency stop is on, or the customer needs a person"""
+    """no model or store answers, a stop or a withdrawal forbids it, or the customer needs a person"""
 
 
 DocumentId = Annotated[str, Meta(description="the document, as in its address at the documents API")]
@@ -80,7 +80,7 @@ class Accepted(Event, frozen=True, kw_only=True):
     answer_id: Annotated[str, Meta(description="the answer; its stream is read again at `/v1/answers/{id}/events`")]
     conversation_id: Annotated[str, Meta(description="the conversation, to be sent with the next question")]
     question_id: Annotated[str, Meta(description="the question's message in the conversation")]
-    model: Annotated[str, Meta(description="the served model that is asked")]
+    model: Annotated[str, Meta(description="the primary model, even if it is not asked")]
     prompt_version: Annotated[str, Meta(description="the version of the prompt's texts")]
     trace_id: TraceId
     understood_as: Annotated[str, Meta(description="the question rewritten to stand alone; empty if unchanged")] = ""
@@ -136,7 +136,7 @@ class PassageRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sources(Event, frozen=True, kw_only=True):
-    """The search result, best passage first: a bare JSON list of sources."""
+    """The passages found for the answer, best first: a bare JSON list of sources."""
 
     name: ClassVar[str] = "sources"
     items: tuple[Source, ...]
@@ -187,11 +187,11 @@ class Notice(Event, frozen=True, kw_only=True):
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """The tokens of an answer."""
 
-    prompt_tokens: Annotated[int, Meta(description="tokens: of the prompt")] = 0
+    prompt_tokens: Annotated[int, Meta(description="tokens: of the prompts")] = 0
     cached_tokens: Annotated[
         int, Meta(description="tokens: of the prompt that the model had cached; 0 in every reply to a caller")
     ] = 0
-    answer_tokens: Annotated[int, Meta(description="tokens: of the answer")] = 0
+    answer_tokens: Annotated[int, Meta(description="tokens: generated, without thinking")] = 0
     thinking_tokens: Annotated[int, Meta(description="tokens: of the model's thinking, which is not shown")] = 0
 
     @property
@@ -222,7 +222,7 @@ class Done(Event, frozen=True, kw_only=True):
     usage: Annotated[Usage, Meta(description="the tokens used")]
     grounded: Annotated[bool, Meta(description="whether the answer consists of quotes of cited passages")]
     quoted: Annotated[bool, Meta(description="whether passages are quoted in place of a model's words")] = False
-    written: Annotated[bool, Meta(description="whether a model wrote the answer, with each sentence checked")] = False
+    written: Annotated[bool, Meta(description="whether a model wrote it and each sentence passed the checks")] = False
     limits: Annotated[Limits | None, Meta(description="what the caller has left; null if the ledger is unavailable")]
 
 
@@ -237,7 +237,7 @@ class Failed(Event, frozen=True, kw_only=True):
     retryable: Annotated[bool, Meta(description="whether the same question may succeed later")]
     retry_after_ms: Annotated[int | None, Meta(description="ms: how long to wait before a retry; null if unknown")]
     trace_id: TraceId
-    handoff: Annotated[str, Meta(description="where to find a person, in the customer's language")]
+    handoff: Annotated[str, Meta(description="how to reach a person, in one or both languages")]
 
 
 class Unknown(Event, frozen=True, kw_only=True):

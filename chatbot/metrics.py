@@ -38,10 +38,10 @@ class Metrics:
         counter, gauge, histogram = self._constructors()
         self.answers = counter("chatbot_answers", "Answers that ended", ["outcome", "language", "grounded"])
         self.first_token = histogram(
-            "chatbot_first_token_seconds", "Time from the start of a turn to the first text shown", ["language"]
+            "chatbot_first_token_seconds", "Time from an opened turn, after its search, to its first text", ["language"]
         )
         self.answer = histogram(
-            "chatbot_answer_seconds", "Time from the start of a turn to its settlement", ["language"]
+            "chatbot_answer_seconds", "Time from an opened turn, after its search, to its closed record", ["language"]
         )
         self.tokens = counter(
             "chatbot_tokens",
@@ -68,7 +68,7 @@ class Metrics:
             "chatbot_prefill_tokens_per_second",
             "Estimated speed of prompt processing: the profiles' rate, corrected by measured first tokens",
         )
-        self.queued = gauge("chatbot_queued_answers", "Answers waiting for a model slot", ["priority"])
+        self.queued = gauge("chatbot_queued_answers", "Answers opening, or waiting for a model slot", ["priority"])
         self.queue_wait = histogram(
             "chatbot_queue_wait_seconds", "Time that an answer waited for a model slot", ["priority"]
         )
@@ -110,7 +110,7 @@ class Metrics:
         )
         self.lost = counter(
             "chatbot_lost_writes",
-            "Writes of ended answers that were discarded: too many waited, or the process ended",
+            "Writes of ended answers that were discarded: too many waited, the process ended, or a bug",
             ["kind"],
         )
         self.evicting = gauge(

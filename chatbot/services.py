@@ -56,7 +56,7 @@ class TurnSettings(BaseModel, frozen=True):
     extension_tokens: ClassVar[int] = 128  # tokens: each extension of a reservation that an answer has used up
     history_tokens: ClassVar[int] = 500  # tokens: earlier messages in the prompt
     longest_answer: float = Field(
-        600.0, description="seconds: An answer's slot, and its stream after SIGTERM, end after this time."
+        600.0, description="seconds: An answer's reservation, and its stream after SIGTERM, end after this time."
     )
     finish_timeout: ClassVar[float] = 5.0  # seconds: the deadline of recording an answer's end
 

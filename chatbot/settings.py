@@ -227,8 +227,8 @@ class Settings(AuditCommandSettings):
     refuse_seconds: float = Field(
         0.0,
         description=(
-            "seconds: After SIGTERM the process rejects questions for at least this long before it closes, so "
-            "that load balancers that read `/readyz` stop using it. Use 0 if something else waits before SIGTERM."
+            "seconds: After SIGTERM questions are rejected for at least this long, until load balancers that read "
+            "`/readyz` have noticed. Use 0 if something else waits before SIGTERM."
         ),
     )
     log_level: LogLevel = Field("INFO", description="Levels below this one are not logged.")

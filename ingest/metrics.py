@@ -50,7 +50,7 @@ class Metrics:
         )
         self.task_failures = Counter(
             "ingest_task_failures_total",
-            "Background tasks that failed and were restarted",
+            "Failures of background tasks, which restart, and of single jobs",
             ["task"],
             registry=self.registry,
         )

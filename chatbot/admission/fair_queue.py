@@ -46,7 +46,7 @@ class AdmissionSettings(BaseModel, frozen=True):
         16,
         ge=1,
         description=(
-            "answers: This many answers run at once at most. It is also the number used while the endpoints' "
+            "answers: At most this many answers use models at once. It is also the number used while the endpoints' "
             "metrics are unreadable."
         ),
     )

@@ -31,7 +31,7 @@ class Limit(BaseModel, frozen=True, extra="forbid"):
         description="requests: At most this many requests are admitted in any 60 seconds."
     )
     concurrent: Amount = Field(description="answers: At most this many answers run at once.")
-    tokens_per_day: Amount = Field(description="tokens: At most this many tokens are spent from midnight to midnight.")
+    tokens_per_day: Amount = Field(description="tokens: At most this many tokens are spent a day.")
 
     def share(self, replicas: int) -> "Limit":
         """Return one replica's share of each dimension, at least 1."""

@@ -1,4 +1,4 @@
-"""Open a turn before the first byte: `open_turn` runs all checks, and its errors become the response's status."""
+"""Open a turn before the first byte: the checks of its content run here, and their errors become the status."""
 
 import time
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 async def open_turn(question: Question, who: Principal, services: Services) -> Turn:
-    """Run every check that may reject the question, reserve tokens and open the audit record.
+    """Run the checks that may reject the question after the route's, reserve tokens and open the audit record.
 
     Raises:
         ChatError: the question is rejected, with this status; nothing stays reserved.

@@ -1,4 +1,4 @@
-"""A fake vLLM server with scripted behaviour, for fault and load tests; the only fake in the tests."""
+"""A fake vLLM server with scripted behaviour, for fault and load tests; the tests' only fake model."""
 
 from llm_server.scripted.byte_tokenizer import CHAT_TEMPLATE, Template, byte_tokenizer, write_tokenizer
 from llm_server.scripted.server import ScriptedModel, scripted_server
