@@ -253,7 +253,7 @@ class Unknown(Event, frozen=True, kw_only=True):
 
 
 EVENTS: dict[str, type[Event]] = {
-    kind.name: kind for kind in (Accepted, Queued, Sources, Token, Citation, Related, Notice, Done, Failed)
+    kind.name: kind for kind in (Accepted, Sources, Queued, Token, Citation, Related, Notice, Done, Failed)
 }
 LISTS: dict[str, type[Sources | Related]] = {kind.name: kind for kind in (Sources, Related)}
 """The events whose data is the bare list of their `items`."""
