@@ -7,7 +7,7 @@ IngestError
 │   └── SecondPersonNeeded     403 second_person        somebody other than the uploader must decide
 ├── NotFound               404 not_found            it does not exist, or belongs to another tenant
 ├── MethodNotAllowed       405 method_not_allowed   the path does not support the method
-├── DuplicateContent       409 duplicate_content    the same bytes exist with other metadata; names the document
+├── DuplicateContent       409 duplicate_content    the named document has the same bytes with other metadata or id
 ├── WrongState             409 wrong_state          the version's state does not allow this
 │   ├── Suspicious             409 suspicious           a passage instructs the model: not approvable
 │   └── DatesChanged           409 dates_changed        its dates or title changed since the approver saw them
@@ -66,10 +66,10 @@ class MethodNotAllowed(IngestError):
 class DuplicateContent(IngestError):
     """The same bytes already exist, as `version` of `document_id`; `is_over`: that version has expired."""
 
-    code, status, title = "duplicate_content", 409, "This file was already uploaded with other metadata"
+    code, status, title = "duplicate_content", 409, "This file was already uploaded with other metadata or document id"
 
     def __init__(self, document_id: str, version: int, *, is_over: bool = False) -> None:
-        detail = f"the same file is already version {version} of {document_id!r}, with other metadata"
+        detail = f"the same file is already version {version} of {document_id!r}, with other metadata or document id"
         if is_over:
             detail += "; that version has ended: upload with again=true to make a new version"
         super().__init__(detail)

@@ -61,7 +61,7 @@ async def test_a_text_that_is_current_or_waits_is_the_same_version_again(service
     await publish(services, A, document_id="terms")
     clock.now += 60
     assert (await sent(services, A, AGAIN)).key == first.key
-    with pytest.raises(DuplicateContent, match=r"metadata$") as refused:
+    with pytest.raises(DuplicateContent, match=r"metadata or document id$") as refused:
         await sent(services, A, replace(AGAIN, metadata=LATER))
     assert refused.value.document_id == "terms"
     assert (await sent(services, A, replace(AGAIN, tenant="other"))).key.tenant == "other"
