@@ -78,7 +78,7 @@ async def server_tls_context(settings: ServerTlsSettings) -> AsyncGenerator[ssl.
 async def _reload(
     context: ssl.SSLContext, settings: ServerTlsSettings, cert_file: Path, file_states: tuple[int, ...]
 ) -> None:
-    """Load the certificate when its files change; an unusable one is logged once, and the previous one stays."""
+    """Load the certificate when its files change; an unusable certificate is logged once, and the former one stays."""
     while True:
         await anyio.sleep(CHECK_SECONDS)
         before, file_states = file_states, await anyio.to_thread.run_sync(_file_states, settings)

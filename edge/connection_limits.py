@@ -37,7 +37,7 @@ _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, for 0 s
 def raise_file_limit() -> None:
     """Raise this process's limit of open files as far as allowed; many machines start with 1,024.
 
-    Of so few, customers' connections would leave too few for the models and Redis.
+    With so few, customers' connections would leave too few files for the models and Redis.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     new_limit = min(hard, _MOST_FILES) if hard > 0 else _MOST_FILES
@@ -92,7 +92,7 @@ class LimitedConnection(HttpToolsProtocol):
     def is_idle(self) -> bool:
         """Whether the connection is idle: no request in progress, and not closing."""
         answered = self.cycle is None or self.cycle.response_complete
-        # Closing connections are still in the set; without this check, many new ones would all close the same one.
+        # Closing connections are still in the set; without this check, many new connections would close the same one.
         return self._in_head and answered and not self.transport.is_closing()
 
     @property
@@ -128,8 +128,7 @@ class LimitedConnection(HttpToolsProtocol):
             transport.pause_reading()
             self.transport = transport
             self.connections.add(self)
-            # Run the first step here: a task would start after uvloop's first read, and the handshake would miss it.
-            # `start_tls` awaits once, for the end of the handshake.
+            # Run the first step here: a task would miss uvloop's first read. `start_tls` awaits the handshake's end.
             handshake = self.loop.start_tls(
                 transport, self, self._tls, server_side=True, ssl_handshake_timeout=self._limits.head_seconds
             )
@@ -170,7 +169,8 @@ class LimitedConnection(HttpToolsProtocol):
         while start < len(data):
             if self.transport.is_closing():
                 return
-            # Small pieces for heads: the part of a head that shares a piece with the end of a request is not counted.
+            # Heads are fed in small pieces: if a piece has the end of one request and the beginning of the next head,
+            # that beginning is not counted.
             piece = data[start : start + (_HEAD_PIECE_BYTES if self._in_head else _PIECE_BYTES)]
             if self._in_head and self._fed_bytes + len(piece) > self._limits.head_bytes:
                 self.refuse(b"431 Request Header Fields Too Large")

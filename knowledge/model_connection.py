@@ -52,7 +52,7 @@ _Result = TypeVar("_Result")
 
 RESULTS: Final[Mapping[str, CallResult | None]] = {
     "ok": CallResult.OK,
-    "left": None,
+    "left": None,  # the caller was cancelled
     "busy": None,
     "stopped": None,
     "refused": CallResult.OK,

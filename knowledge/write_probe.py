@@ -1,4 +1,4 @@
-"""Probes the SQL database with a write, because both services need one that accepts writes.
+"""Probes the SQL database with a write, because both services need a database that accepts writes.
 
 Only a commit detects a full disk, so the probe inserts and deletes a row in one transaction, invisible to readers.
 """

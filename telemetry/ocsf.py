@@ -149,7 +149,7 @@ def _about(event: SecurityEvent, kind: _Kind, service: str) -> dict[str, Any]:
         case Class.ACCOUNT_CHANGE:
             return {"user": {"uid": event.about, "type_id": 4}}  # a service
         case Class.ENTITY_MANAGEMENT:
-            return {"entity": {"uid": event.about, "type": kind.entity, "type_id": 99}}
+            return {"entity": {"uid": event.about, "type": kind.entity, "type_id": 99}}  # another type
         case Class.DETECTION_FINDING:
             finding = {"uid": f"{event.code}:{event.about}", "title": kind.message}
             return {"finding_info": finding, "resources": [{"uid": event.about, "type": kind.entity}]}

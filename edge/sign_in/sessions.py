@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 STORE_SECONDS = 2.0
 """The deadline of a Redis command."""
 _NONCE_BYTES = 12
-_RENEWING, _AWAY = b"renewing", b"away"
+_RENEWING, _AWAY = b"renewing", b"away"  # the values of a claim: a renewal is running, or paused
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):

@@ -109,14 +109,14 @@ class SignIn:
             tokens = await self._provider.exchange_code(
                 reply["code"], verifier=pending.verifier, redirect_uri=origin + CALLBACK
             )
-            session, whose = await self._verified_session(pending, tokens)
+            session, owners = await self._verified_session(pending, tokens)
         except (GrantRefused, TokenRefused) as exc:
             raise SignInRefused(str(exc) or "the provider does not accept the code") from exc
         except KeysUnavailable as exc:
             raise SignInUnavailable(str(exc)) from exc
         if former:
             await self._sessions.end(former)
-        return await self._sessions.create(session, whose), pending.place
+        return await self._sessions.create(session, owners), pending.place
 
     async def principal(self, session_id: str, host: str) -> Principal:
         """Return the principal of a session, and renew its access token shortly before it expires.
@@ -150,8 +150,8 @@ class SignIn:
 
     def person_id(self, session: Session) -> str:
         """Return a pseudonymous id that is unique to the person, unlike a name."""
-        whose = msgspec.json.encode(["person", self._settings.issuer, session.tenant, session.sub])
-        return hmac.new(self._settings.session_key.get_secret_value().encode(), whose, hashlib.sha256).hexdigest()[:16]
+        person = msgspec.json.encode(["person", self._settings.issuer, session.tenant, session.sub])
+        return hmac.new(self._settings.session_key.get_secret_value().encode(), person, hashlib.sha256).hexdigest()[:16]
 
     async def sign_out(self, session_id: str, origin: str, host: str) -> str:
         """End a session; return the provider's sign-out URL, or the page's URL if the provider has none.
@@ -190,8 +190,8 @@ class SignIn:
         oldest = self._now() - _LOGOUT_SECONDS
         if float(str(claims["iat"])) < oldest or await self._sessions.is_logout_processed(token_id):
             raise TokenRefused("the logout token is old, or was sent before")
-        for whose in [f"sid:{sid}", f"only sub:{sub}"] if sid else [f"sub:{sub}"]:
-            await self._sessions.end_all(whose)
+        for owner in [f"sid:{sid}", f"only sub:{sub}"] if sid else [f"sub:{sub}"]:  # named in `_verified_session`
+            await self._sessions.end_all(owner)
         await self._sessions.remember_logout(token_id, 2 * _LOGOUT_SECONDS)  # last, so that the provider can retry
 
     def _read_pending(self, origin: str, pending_cookie: str) -> PendingSignIn:

@@ -61,7 +61,7 @@ class LoadPlan:
     burst_times: float = 4.0
     fairness: float = 80.0
     quiet_share: float = 0.15
-    loud_times: float = 10.0
+    loud_times: float = 10.0  # times the quiet tenant's rate
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 Each answer has the reader who asked for it and others who follow it; half of all readers use the replica that does not
 write the answer. The scripted model emits a token every few seconds, so that all answers run at the same time. During
-this, every tenth reader stops reading, and another customer in a separate process keeps asking; their first token is
-compared with that of the same customer alone. In the end each reader must have read every event of their answer
+this, every tenth reader stops reading, and another customer in a separate process keeps asking; this customer's first
+tokens are compared with those without readers. In the end each reader must have read every event of their answer
 exactly once, in order, and the same as the other readers. All processes share this machine; the readers' process runs
 only on idle cores.
 """
@@ -345,7 +345,7 @@ def growth(n: int, resident: Sequence[float]) -> BenchFigure:
 
 
 def wrong_readers(readers: Sequence[Reader]) -> int:
-    """Return the number of readers with lost, repeated or reordered events, or with other events than the first one."""
+    """Count readers with lost, repeated or reordered events, or with other events than their answer's first reader."""
     by_answer: defaultdict[str, list[Reader]] = defaultdict(list)
     for reader in readers:
         by_answer[reader.answer_id].append(reader)

@@ -33,7 +33,7 @@ class ScoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
     judgement: Judgement | None = None
     right_citations: float | None
     cites_answer: bool | None
-    unfounded: tuple[str, ...]
+    unfounded: tuple[str, ...]  # the quantities that no source states
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

@@ -136,7 +136,7 @@ class Jwks:
         return self._clock() - self._fetched_at
 
     def _should_fetch(self, key_id: str | None, failed: jwt.PyJWK | None) -> bool:
-        # Without any key every customer waits, so the provider's return is noticed soon.
+        # Without any key every customer waits, so try more often to notice the provider's return.
         pause = self._settings.jwks_pause if self._keys else _FIRST_KEYS_PAUSE
         may_fetch = self._clock() - self._attempted_at > pause
         return may_fetch and (self._lacks(key_id, failed) or self._age() > self._settings.jwks_refetch_after)

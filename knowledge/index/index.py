@@ -137,8 +137,8 @@ class Index:
             for language in LANGUAGES
         ]
         if weight < 1 and terms.indices:
-            # The rarity of terms is that among the tenant's own points. A sole tenant needs no filter for this; the
-            # filter may take half of a search's time.
+            # The rarity of terms is computed over the tenant's own points. A sole tenant needs no filter for this,
+            # which may take half of a search's time.
             has_other_tenants = bool(tenants.keys() - {access.tenant})
             corpus = _tenant_filter(access.tenant) if has_other_tenants else None
             queries.append(Query(vector=terms, filter=visible, limit=candidates, corpus=corpus))
@@ -286,7 +286,7 @@ class Index:
         await check_alias(self._engine, alias=self._settings.alias, vectors=_vectors_of(self._embedder))
 
     async def start(self, *, check: bool, read_only: bool) -> None:
-        """Check the engine, find the alias's collection or, unless `read_only`, create it. A failed start is retried.
+        """Check the engine, find the alias's collection or, unless `read_only`, create it. Later calls retry a failure.
 
         Raises:
             EmbedderMismatch: with `check`, another embedder filled the collection.

@@ -34,7 +34,7 @@ _COUNT: Final = re.compile(
     r"|(?<=last |back )\d{1,2}(?!\d)|^[ \t]{0,4}[1-9][).](?=[ \t])",
     re.IGNORECASE | re.MULTILINE,
 )
-# Units of a quantity. Only up to four digits before one are harmless: "67890 만" may end an account number.
+# Units of a quantity. Only up to four digits before a unit are harmless: "67890 만" may end an account number.
 _COUNTED: Final = r"(?:[만억천주개건명회호분초년월일점좌장석조위](?![가-힣])|shares?\b)"
 # Numbers that identify nobody.
 _HARMLESS: Final = re.compile(
@@ -74,7 +74,7 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
         return ()
     matches = [identifier for reading in readings(text) for identifier in _matches(text, reading)]
     merged: list[Identifier] = []
-    # Overlapping identifiers merge into one of the longer's kind; if both are as long, of the kind found first.
+    # Overlapping identifiers merge into one of the longer's kind, or of the first one's kind if they are equally long.
     for identifier in sorted(matches, key=lambda match: match.start):
         if merged and identifier.start < merged[-1].end:
             last = merged.pop()
