@@ -60,7 +60,7 @@ app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=F
 
 Tenant = Annotated[str, TenantOption]
 RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
-"""Ray would send usage statistics and draw its own progress bars."""
+"""Environment variables without which Ray would send usage statistics and draw its own progress bars."""
 
 USER_FACING_ERRORS = (
     BatchStopped, DatabaseMissing, EmbeddingUnavailable, IndexRefused, ManifestError, ParserUnavailable, PortTaken,

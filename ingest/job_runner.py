@@ -80,7 +80,10 @@ class _HeldClaim:
         self._reported_at = -math.inf
 
     async def report(self, stage: Stage, done: int, total: int) -> None:
-        """Write the progress of the job, unless it was just written; raise ClaimLost if another owner has the job."""
+        """Write the progress of the job; raise ClaimLost if another owner has the job.
+
+        Nothing is written within REPORT_SECONDS of the last report, unless the claim may have expired.
+        """
         now = self._now()
         if now < self._claimed_until and time.monotonic() - self._reported_at < REPORT_SECONDS:
             return

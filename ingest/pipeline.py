@@ -93,8 +93,9 @@ async def activate(key: VersionKey, approver: str, services: Services, seen: See
 async def approve(key: VersionKey, decision: ApprovalDecision, services: Services, seen: Seen | None = None) -> Version:
     """Approve a draft that was screened; raises the errors of `ingest.catalogue.Approvals.approve`.
 
-    The version begins to answer two seconds after the decision's time, at the earliest. So this time must be recent:
-    the index must be written before. `seen` holds the dates and the title that the approver was shown, if known.
+    The version begins to answer two seconds after the decision's time, at the earliest. The decision must be recent,
+    because the index is written within these two seconds. `seen` holds the dates and the title that the approver was
+    shown, if known.
     """
     with services.metrics.timed(Stage.ACTIVATE):
         changed = await services.approvals.approve(key, decision, seen=seen)
@@ -105,7 +106,7 @@ async def approve(key: VersionKey, decision: ApprovalDecision, services: Service
 
 
 async def update_index(document: VersionKey, changed: ChangedWindows, services: Services) -> None:
-    """Write the changes of a decision about a document to the index; every later search sees them."""
+    """Write the changes of a decision to the index, for every later search; `document` is the key of any version."""
     await write_windows(document, changed.windows, services)
     for key in changed.dropped:
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)

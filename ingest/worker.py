@@ -24,7 +24,7 @@ from telemetry.supervision import contained, supervise
 
 SWEEP_SECONDS = 5.0
 POLL_SECONDS = 0.5
-LATE_SECONDS = 60.0  # the latest that an index write can finish, after a decision that was made while it was running
+LATE_SECONDS = 60.0  # an index write that is running when a decision is made finishes within this time
 MOST_EARLIER_DECISIONS = 500  # a worker also checks this many decisions that precede its start
 RECONNECT_SECONDS = 1.0
 EMBEDDER_CHECK_SECONDS = 1.0

@@ -30,7 +30,7 @@ async def authenticate(request: Request, services: TheServices) -> Principal:
             raise Unavailable("no identity provider is set")
         return await services.authenticator.verify(token)
     except TokenRefused as exc:
-        if has_credentials:  # a request without any is not a failed sign-in
+        if has_credentials:  # a request without credentials is not a failed sign-in
             services.siem.record_refusal(str(exc))
         raise Unauthenticated(str(exc)) from exc
     except CrossSite as exc:

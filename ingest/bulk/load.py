@@ -48,7 +48,7 @@ class ApiRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A received file whose job is unfinished; `position` is its index in the list of files.
+    """A received file whose job may be unfinished; `position` is its index in the list of files.
 
     `write` writes the file's passages to the index if they are already embedded.
     """
@@ -67,7 +67,7 @@ class Target(Protocol):
     """Whether drafts are approved; otherwise they wait for an approver."""
 
     async def receive(self, file: SourceFile) -> LoadOutcome:
-        """Receive a file; the outcome's `job_id` is the unfinished job, if there is one."""
+        """Receive a file; the outcome has a `job_id` unless its job is known to have ended."""
         ...
 
     def prepare(self, pending: Sequence[Pending]) -> AsyncGenerator[Pending]:

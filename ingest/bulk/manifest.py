@@ -109,10 +109,10 @@ def manifest_files(folder: Path) -> Iterator[SourceFile]:
 
 
 def _path_inside(folder: Path, name: str, *, named_in: Path) -> Path:
-    """Return the path of a file in a folder, with symbolic links resolved; `named_in` (manifest or folder) names it.
+    """Return a file's path in a folder, with symbolic links resolved; errors name the manifest (or folder) `named_in`.
 
     Raises:
-        ManifestError: it is outside the folder.
+        ManifestError: the file is outside the folder.
     """
     file = (folder / name).resolve()
     if not file.is_relative_to(folder.resolve()):

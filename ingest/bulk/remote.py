@@ -67,6 +67,7 @@ class ApiTarget:
         for name, value in _form_fields(file.metadata, file.document_id):
             form.add_field(name, value)
         received = _Received.model_validate_json(await self._call("POST", "/v1/documents", body=form))
+        # The API takes the tenant from the token.
         key = VersionKey(tenant="", document_id=received.document_id, version=received.version)
         was_there = received.state not in (State.RECEIVED, State.FAILED)
         return LoadOutcome(file=file, key=key, state=received.state, was_there=was_there, job_id=received.job_id)

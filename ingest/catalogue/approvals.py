@@ -108,7 +108,7 @@ class Approvals:
         Raises:
             Forbidden: the version is approved, and the caller may not approve (`may_approve`).
             SecondPersonNeeded: the version is approved, and the caller has uploaded it.
-            WrongState: it can no longer answer, or see `ingest.catalogue.validity.windows_for_new_dates`.
+            WrongState: the version can no longer answer, or as `ingest.catalogue.validity.windows_for_new_dates`.
         """
         async with self._locked(key, decision.at) as (connection, versions):
             version = _version_in(versions, key)
@@ -128,7 +128,7 @@ class Approvals:
             return ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def set_title(self, key: VersionKey, title: str, decision: ApprovalDecision) -> Received:
-        """Give a draft another title and queue its job again; for an approved version, add such a draft as its copy.
+        """Give a draft another title and queue its job again; copy an approved version to a new draft with that title.
 
         Raises WrongState for other versions, and if the title doesn't change.
         """
@@ -199,8 +199,8 @@ class Approvals:
         version that was approved for a later day still begins on that day.
 
         Raises:
-            SecondPersonNeeded: the caller has uploaded that version.
-            WrongState: that version was never approved, answers now or later, or its last day has passed.
+            SecondPersonNeeded: the caller has uploaded the earlier version.
+            WrongState: the earlier version was never approved, answers now or later, or its last day has passed.
         """
         key = VersionKey(tenant=tenant, document_id=document_id, version=to_version)
         async with self._locked(key, decision.at) as (connection, versions):
@@ -340,8 +340,8 @@ async def _write_windows(
 ) -> None:
     """Write windows into the rows of a document's versions; `before` are the versions before the change.
 
-    The ends published to the chatbot's replicas are removed until the index has the new windows: then
-    `Catalogue.confirm_window` publishes the new ends.
+    `document` is the key of any of these versions. The ends published to the chatbot's replicas are removed; once the
+    index has the new windows, `Catalogue.confirm_window` publishes the new ends.
     """
     for window in windows:
         version = _version_in(before, replace(document, version=window.version))

@@ -226,7 +226,7 @@ class Catalogue:
     async def confirm_window(self, key: VersionKey, window: Window) -> bool:
         """Mark `window` as written to the index unless the version's window has changed; return whether it was marked.
 
-        Also publish its end to the chatbots: the successor's window is already in the index (`in_writing_order`).
+        Also publish its end to the chatbots, which is safe: the index has the successor's window (`in_writing_order`).
         """
         columns = rows.window_columns(window)
         unchanged_columns = [VERSIONS.c[name].is_not_distinct_from(value) for name, value in columns.items()]
@@ -337,8 +337,8 @@ def _document_id(upload: Upload, latest: VersionKey | None) -> str:
 async def _earlier_copy(connection: AsyncConnection, upload: Upload, latest: VersionKey, now: float) -> Version | None:
     """Return the version that an upload repeats; None if the upload is a new version.
 
-    `latest` is the last version with these bytes. The bytes of an expired version become a new one only with
-    `upload.again`, since a folder that is loaded twice holds files of expired versions too.
+    `latest` is the last version with these bytes. The bytes of an expired version become a new version only
+    with `upload.again`, since a folder that is loaded twice holds files of expired versions too.
 
     Raises:
         DuplicateContent: the bytes exist with other metadata, or as another document.

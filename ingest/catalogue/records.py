@@ -65,7 +65,7 @@ async def add_version(
     """Insert a version with its job, and record it as the last version with its bytes (`document_contents`).
 
     `replaces` is the version that is recorded for these bytes so far, if any. Raises IntegrityError if another
-    transaction has recorded a version for them since it was read.
+    transaction has recorded a version for them since `replaces` was read.
     """
     await connection.execute(insert(VERSIONS).values(**rows.new_version(key, upload, now)))
     last_version = {"document_id": key.document_id, "version": key.version}

@@ -12,7 +12,7 @@ from knowledge.passage import Language
 
 
 class State(StrEnum):
-    """The state of a version; `active` and `expired` are derived from the time and never stored."""
+    """The state of a version: `indexed` is a draft; `active` and `expired` are derived from the time, never stored."""
 
     RECEIVED = "received"
     INDEXED = "indexed"
@@ -45,7 +45,7 @@ class WindowWritten(IntEnum):
 
 
 class Decision(StrEnum):
-    """The kinds of decision about a version."""
+    """The kinds of decision about a version; a rollback makes one version `rolled_back` and a new one `restored`."""
 
     APPROVED = "approved"
     REJECTED = "rejected"
@@ -245,7 +245,7 @@ class DecisionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentSummary:
-    """A document in a list: its latest version and how many there are."""
+    """A document in a list: its latest version and the number of its versions."""
 
     latest: Version
     versions: int

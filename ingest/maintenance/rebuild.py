@@ -22,7 +22,10 @@ from knowledge.index import Index
 ReportVersion = Callable[[VersionKey, int, int, str], None]
 """Called after each version with its key, its number, the total, and the result."""
 PassageCounts = dict[tuple[VersionKey, bool], int]
-"""Number of passages by finished version, and whether it was approved then; if approved later, it is read again."""
+"""The number of passages of each finished version.
+
+The key also has whether the version was approved when it was read; a version approved later is read again.
+"""
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ _BRACKETS = re.compile(r"\[(?![hms]++\])(?:\$([^\[\]-]*+))?[^\[\]]*+\]", re.IGNO
 _LITERAL_OR_BRACKETS = re.compile(f"{_LITERAL.pattern}|{_BRACKETS.pattern}", re.DOTALL | re.IGNORECASE)
 # Whole digits (with literal text between them), thousands commas, decimals, thousands commas.
 _DIGITS = re.compile(r"([#0?](?:[^.]*[#0?])?)(,*)(?:\.([#0?]*)(,*))?|General|@", re.IGNORECASE)
-_DATE = re.compile(r"[a-z]", re.IGNORECASE)  # in a section without digits; any other letter is quoted or escaped
+_DATE = re.compile(r"[a-z]", re.IGNORECASE)  # in a section without digits, an unquoted letter is a date code
 _SCIENTIFIC = re.compile(r"[eE][+-]|/")
 _CONDITION = re.compile(r"\[(<=|>=|<>|<|>|=)(-?\d{1,15}(?:\.\d{1,15})?)\]")
 _OPERATORS = {
@@ -33,7 +33,8 @@ _EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # enough for the largest num
 class _Section:
     """One section of a number format and its condition.
 
-    `words` is the section as shown, without quotes, padding and brackets; `codes` has NUL for each literal character.
+    `words` is the section as shown, without quotes, padding and brackets; `codes` is the same with NUL for each literal
+    character.
     """
 
     condition: re.Match[str] | None

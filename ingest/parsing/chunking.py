@@ -27,7 +27,7 @@ LONGEST_PROSE = 8_000  # characters passed to the splitter at once
 LONGEST_LINE = 1_000  # characters of a line used to detect its block type
 LONGEST_HEADING = 200  # characters of a heading in a section name
 LONGEST_TITLE = 300  # characters: the title is embedded with every passage
-CHARACTERS_A_TOKEN = 8  # with more, tokens are counted by length, since an unknown word of any length is one token
+CHARACTERS_A_TOKEN = 8  # at most this many count as one token, since an unknown word of any length is encoded as one
 
 _LETTER = re.compile(r"\w")
 _MARKUP = re.compile(r"[*_`]+(?=\S)|(?<=\S)[*_`]+")  # marks of emphasis and code
@@ -178,7 +178,7 @@ class Chunker:
         return headings, tables
 
     def _sections(self, text: str, headings: Sequence[_Heading]) -> list[_Section]:
-        """Return the sections in order; merge a small one with the next unless the next has a higher heading."""
+        """Return the sections; a small one is merged with the next if both fit and the next has no higher heading."""
         merged: list[_Section] = []
         for section in self._single_sections(text, headings):
             if merged and self._may_merge(merged[-1], section):
@@ -373,7 +373,7 @@ def _whole_figures(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str
 def _merge(before: _Section, section: _Section) -> _Section:
     """Merge two sections; if the first has text, the new path has only the headings that both have at the same level.
 
-    If they have none in common, it is the first section's top heading.
+    If they have no heading in common, the new path is the first section's top heading.
     """
     if before.has_body:
         common = (title for title, other in zip(before.path, section.path, strict=False) if title == other)

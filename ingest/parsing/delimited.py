@@ -42,7 +42,7 @@ def parse_delimited(text: str, delimiter: str) -> Parsed:
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:
     """Return all rows; raise Unreadable if a cell is not closed."""
-    # After a quotation mark that is not closed, `csv` puts all further rows into one cell, including this added one.
+    # After an unclosed quotation mark, `csv` puts all further rows into one cell, also the added row `_LAST_CELL`.
     reader = csv.reader(StringIO(f"{text}\n{_LAST_CELL}"), delimiter=delimiter, skipinitialspace=True)
     rows: list[list[str]] = []
     first_line, next_line = 1, 1  # of the last row, and of the row behind it

@@ -91,7 +91,7 @@ def _formula_runs(part: Element) -> Iterator[Element]:
 
 
 def _signs_around(part: Element) -> tuple[str, str]:
-    """Return the characters before and after a part of a formula; a sum's or integral's own sign is in the file."""
+    """Return the characters before and after a part of a formula; a sum or integral has its own sign (default ∫)."""
     if local_name(part) != "nary":
         return _AROUND.get(local_name(part), ("", ""))
     operator = part.find("{*}naryPr/{*}chr")

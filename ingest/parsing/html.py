@@ -38,7 +38,7 @@ _RAISED = re.compile(r"vertical-align\s{0,4}:\s{0,4}super", re.IGNORECASE)
 _EMPHASIS = {"b", "strong", "i", "em"}
 _INLINE = {*_EMPHASIS, "u", "span", "a", "font", "small", "big", "mark", "ins", "sub", "sup"}
 _CELLS = ["td", "th"]
-_IN_FIGURE = re.compile(r"[\d⁰¹²³⁴-⁹⁾]\S|\S\d")  # two characters that may belong to one figure
+_IN_NUMBER = re.compile(r"[\d⁰¹²³⁴-⁹⁾]\S|\S\d")  # two characters that may belong to one number
 MOST_SPANNED = 200
 
 
@@ -89,7 +89,7 @@ def _simplify(soup: BeautifulSoup) -> None:
         _rewrite_superscript(tag)
     for tag in [*soup(_BLOCKS), *soup(list(_INLINE), style=_BLOCK_STYLE)]:
         tag.name = "div"
-    _join_figures(soup)
+    _join_numbers(soup)
 
 
 def _strike(tag: Tag) -> None:
@@ -106,7 +106,7 @@ def _is_superscript(tag: Tag) -> bool:
 
 
 def _rewrite_superscript(tag: Tag) -> None:
-    """Write a superscript so that it can't be read as part of the figure before it, unless it fills its cell."""
+    """Write a superscript so that it can't be read as part of the number before it, unless it fills its cell."""
     text = tag.get_text()
     before = tag.find_previous(string=True) if text.strip() else None
     superscript = as_superscript(text, str(before or ""))
@@ -124,10 +124,10 @@ def _fills_cell(tag: Tag) -> bool:
     return False
 
 
-def _join_figures(soup: BeautifulSoup) -> None:
-    """Remove emphasis that starts or ends inside a figure, because its marks in Markdown would split the figure."""
+def _join_numbers(soup: BeautifulSoup) -> None:
+    """Remove emphasis that starts or ends inside a number, because its marks in Markdown would split the number."""
     for before, after in pairwise(soup.find_all(string=True)):
-        if not _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
+        if not _IN_NUMBER.fullmatch(before[-1:] + after[:1]):
             continue
         between = _between(before, after)
         if not any(map(_is_block, between)):
@@ -198,17 +198,17 @@ def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
 
 
 def _text(tag: Tag) -> str:
-    """Return an element's text, separating its text nodes by spaces unless they belong to one figure."""
+    """Return an element's text, separating its text nodes by spaces unless they belong to one number."""
     texts = tag.find_all(string=True)
     parts = list(map(str, texts[:1]))
     for before, after in pairwise(texts):
-        parts.append(after if _belong_to_one_figure(before, after) else f" {after}")
+        parts.append(after if _belong_to_one_number(before, after) else f" {after}")
     return " ".join("".join(parts).split())
 
 
-def _belong_to_one_figure(before: NavigableString, after: NavigableString) -> bool:
-    """Return whether two adjacent texts belong to one figure, with only inline elements between them."""
-    if not _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
+def _belong_to_one_number(before: NavigableString, after: NavigableString) -> bool:
+    """Return whether two adjacent texts belong to one number, with only inline elements between them."""
+    if not _IN_NUMBER.fullmatch(before[-1:] + after[:1]):
         return False
     return all(tag.name in _INLINE and not _is_block(tag) for tag in _between(before, after))
 

@@ -33,7 +33,7 @@ _PLACEHOLDER = re.compile(r"배포용 문서입니다\.\s{0,4}문서를 읽으�
 _TABLE = re.compile(r"<table>.*?(?:</table>|\Z)", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\[\]]*+\]\([^\[)]*+\)")
 _BOLD = re.compile(r"\*\*([^*\n]{1,400})\*\*")
-_IN_FIGURE = re.compile(r"\d\S|\S\d")  # two characters that may belong to one figure
+_IN_NUMBER = re.compile(r"\d\S|\S\d")  # two characters that may belong to one number
 _SUP = re.compile(r"<sup>([^<>]{0,200})</sup>")
 _BREAK = re.compile(r"<br\s*/?>")
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*+\n){2,}")
@@ -157,7 +157,7 @@ def _parse_bytes(kind: Format, data: bytes, title: str | None) -> Parsed:
 def _tidy(rendered: str) -> str:
     """Rewrite unhwp's Markdown: HTML tables, superscripts and line breaks as Markdown, without images."""
     text = _TABLE.sub(lambda table: f"\n\n{to_text(BeautifulSoup(table.group(), 'lxml'))}\n\n", rendered)
-    text = _BOLD.sub(_without_bold_in_figure, _IMAGE.sub("", text))
+    text = _BOLD.sub(_without_bold_in_number, _IMAGE.sub("", text))
     text = _SUP.sub(lambda sup: as_superscript(sup[1], sup.string[max(0, sup.start() - 2) : sup.start()]), text)
     lines = (
         _BREAK.sub(" " if line.startswith("|") else "\n\n", line).rstrip().replace("\u3000", " ")
@@ -166,9 +166,9 @@ def _tidy(rendered: str) -> str:
     return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
 
 
-def _without_bold_in_figure(bold: re.Match[str]) -> str:
-    """Return bold text without its marks if they would split a figure, otherwise unchanged."""
+def _without_bold_in_number(bold: re.Match[str]) -> str:
+    """Return bold text without its marks if they would split a number, otherwise unchanged."""
     inner, text = bold[1], bold.string
     at_start = text[bold.start() - 1 : bold.start()] + inner[0]
     at_end = inner[-1] + text[bold.end() : bold.end() + 1]
-    return inner if _IN_FIGURE.fullmatch(at_start) or _IN_FIGURE.fullmatch(at_end) else bold[0]
+    return inner if _IN_NUMBER.fullmatch(at_start) or _IN_NUMBER.fullmatch(at_end) else bold[0]

@@ -130,14 +130,15 @@ def _limit(seconds: int) -> None:
 
 
 def _words(output: str) -> Iterator[_Word]:
-    """Yield the words of tesseract's output: its TSV, in which each Korean syllable is a word, then its text.
+    """Yield the words of tesseract's output, which is a TSV followed by the plain text.
 
-    Only the text shows which words follow a space.
+    In Korean the TSV has one row per syllable, and each syllable is yielded as a word. Only the plain text shows which
+    words follow a space.
     """
     lines = output.split("\n")
     row_count = next((i for i, line in enumerate(lines) if line.count("\t") != len(_FIELDS) - 1), len(lines))
     text = "\n".join(lines[row_count:])
-    end = 0  # of the previous word in the text
+    end = 0  # of the previous word in the plain text
     for row in csv.DictReader(lines[:row_count], fieldnames=_FIELDS, delimiter="\t", quoting=csv.QUOTE_NONE):
         word = row["text"].strip()
         if row["level"] != "5" or not word:

@@ -127,7 +127,7 @@ def find_running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, 
     """Return each page's headers and footers, with the text they share with those of other pages.
 
     These are first or last lines that, apart from the page number, are the same on most of at least three pages. A line
-    with an amount is excluded, because such lines of pages from one template have product-specific rates. A line
+    with an amount is excluded, because on pages from one template it may state each product's own rate. A line
     without a page number is excluded if the page's text continues it.
     """
     if len(pages) < 3:
@@ -169,8 +169,8 @@ def _comparison_keys(page: Sequence[Block], number: int) -> dict[Block, list[str
 def _page_number_keys(text: str, page: int, *, only_marked: bool) -> Iterator[str]:
     """Yield the line with a possible page number replaced by its offset from `page`, once for each such number.
 
-    So equal footers are equal on all pages. With `only_marked`, a number counts only beside a bar or a word for "page"
-    ("| 3", "3쪽").
+    Footers that differ only in their page number thus become equal. With `only_marked`, a number counts only beside a
+    bar or a word for "page" ("| 3", "3쪽").
     """
     for match in _PAGE_NUMBER.finditer(text) if len(text) <= _LONGEST else ():
         is_marked = _MARK_BEFORE.search(text[: match.start()]) or _MARK_AFTER.match(text, match.end())

@@ -211,7 +211,7 @@ class Parser:
         return ParseRequest(self._last_number, str(path), limits.memory_bytes, limits.cpu_seconds)
 
     async def _answer(self, kind: type[_A], request: ParseRequest) -> _A:
-        """Return the server's answer to a request; raise Unreadable after a refusal, a timeout or another kind."""
+        """Return the answer to a request; raise Unreadable after a refusal, a timeout or an answer of another kind."""
         limits = self._settings
         async with self._one_at_a_time:
             server = await self._ready_server()
@@ -228,7 +228,7 @@ class Parser:
             except (ProtocolViolated, anyio.BrokenResourceError) as exc:
                 raise Unreadable(Reason.MALFORMED, _CRASHED) from exc
             finally:
-                if answer is None:  # after an error or a cancellation; otherwise its answer would be the next one's
+                if answer is None:  # failed or cancelled: a late answer must not reach the next request
                     await self.stop()
         if isinstance(answer, Refusal):
             raise Unreadable(answer.reason, answer.detail)

@@ -1,4 +1,4 @@
-"""Sandbox a file-reading process: it can access that file and its libraries, but no network and no other process.
+"""Sandbox a file-reading process: it can access its file and libraries, but no network and no other process.
 
 Every restriction comes from the kernel, needs no privilege and applies to root too. A container may forbid some of
 them: those are skipped, `enter_sandbox` returns the ones in force, and `available_restrictions` tests them beforehand.

@@ -19,7 +19,7 @@ _DURATION_OR_YEAR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A cell that spans rows or columns: its position, from 0, and the number it covers."""
+    """A cell that spans rows or columns: its position, from 0, and how many rows and columns it covers."""
 
     row: int
     column: int
@@ -56,8 +56,8 @@ def header_rows(grid: Sequence[Row], merged: Sequence[Merged], *, least: int = 1
     """Return the number of header rows, at least `least`; `grid` has its merged cells filled in.
 
     A row below a spanning header cell is another header row in three cases: another header cell extends into the row,
-    which has no data figures; only the columns below the spanning cell have text; or the row names the figures below
-    it, and no column beside the spanned columns already has a name. A row that may be data is not a header row.
+    and the row has no data figures; only the columns below the spanning cell have text; or the row names the figures
+    below it, and no column beside the spanned columns already has a name. A row that may be data is not a header row.
     """
     width = max(map(len, grid), default=0)
     first = [[*row, *[""] * (width - len(row))] for row in grid[: MOST_HEADER_ROWS + MOST_COMPARED]]

@@ -229,8 +229,8 @@ def _split_into_blocks(rows: Cells, layout: Layout) -> Iterator[list[int]]:
 def _is_header_of(head: Sequence[Mapping[int, str]], body: Sequence[Mapping[int, str]], layout: Layout) -> bool:
     """Return whether a block is a single row, below any titles, that names the figures of the next block.
 
-    Names other than durations and years count only if the next block's rows start with labels in addition to at least
-    two columns, because a line of two cells may be a note.
+    Names other than durations and years count only if the next block has a first column of labels and at least two
+    further columns, because a line of two cells may be a note.
     """
     columns, grid = _grid([*head, *body[:MOST_COMPARED]], layout)
     above, below = grid[: len(head)], grid[len(head) :]

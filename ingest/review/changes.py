@@ -47,7 +47,7 @@ def changes(old: Sequence[Passage], new: Sequence[Passage], check: Check = lambd
         if new_range.stop < len(after):
             next_line = after[new_range.stop]
         else:
-            next_line = replace(after[-1], start=after[-1].start + len(after[-1].text))
+            next_line = replace(after[-1], start=after[-1].start + len(after[-1].text))  # the end of the text
         yield from reversed(_replacements(before[old_range], after[new_range], next_line))
 
 

@@ -30,9 +30,9 @@ router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
 
 class UploadFields(MetadataFields):
-    """An upload's metadata; without `readers` every customer may read it; `link` is the bank's public page about it.
+    """An upload's metadata; without `readers` every customer may read the document; `link` is the bank's page about it.
 
-    With `again`, the bytes of an ended version become a new draft; without it, the upload returns that version. Without
+    With `again`, the bytes of an ended version become a new draft; otherwise the upload returns that version. Without
     `document_id`, uploads with the same `path` (of a file in a folder) are versions of one document.
     """
 
@@ -52,7 +52,7 @@ async def received_form(request: Request, _who: Staff, services: TheServices) ->
     """Yield a form of short fields and one file, which is on disk until the response is sent.
 
     Raises:
-        BadRequest: it is malformed, has too many or too long fields, breaks off or takes too long.
+        BadRequest: the form is malformed, has too many or too long fields, breaks off or takes too long.
         StorageFull, StorageUnavailable: the file cannot be written to the temporary disk.
     """
     async with AsyncExitStack() as stack:
