@@ -315,7 +315,7 @@ def fit_to_bank(  # noqa: PLR0917  a command takes its options
 
 def record_bank(spec: run.RunSpec, bank: record.OwnBank, recorded: Path, at_once: int) -> None:
     """Ask a bank's questions; an interrupted run keeps its answers."""
-    ask = partial(record.record, part=recorded, at_once=at_once, calibrates=bank)
+    ask = partial(record.record, part=recorded, at_once=at_once, calibrated_bank=bank)
     try:
         write_recording(anyio.run(ask, spec, Console(stderr=True)), recorded)
     except KeyboardInterrupt:

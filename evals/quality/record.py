@@ -74,7 +74,7 @@ ASKS_ALL = UNCALIBRATED_WEIGHTS.model_copy(update={"threshold": 0.0})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnBank:
-    """The calibrating bank, and its model endpoint if it has one."""
+    """A bank to calibrate for, and its model endpoint if it has one."""
 
     banks: Banks
     endpoint: ModelSettings | None
@@ -99,23 +99,23 @@ def own_bank() -> OwnBank:
 
 
 async def record(
-    spec: RunSpec, console: Console, *, part: Path, at_once: int, calibrates: OwnBank | None = None
+    spec: RunSpec, console: Console, *, part: Path, at_once: int, calibrated_bank: OwnBank | None = None
 ) -> Recording:
     """Load the corpus, start the model and ask it every current question, `at_once` of them concurrently.
 
-    Answers of the same recording in the file `part` are reused.
+    Answers of the same recording in the file `part` are reused. With `calibrated_bank`, near misses are recorded too.
     """
     samples = [sample for sample in spec.dataset.samples if sample.as_of is None]
     async with loaded_corpus(spec.dataset, spec.settings, spec.product.data, console) as (services, corpus):
-        endpoint = calibrates.endpoint if calibrates else None
+        endpoint = calibrated_bank.endpoint if calibrated_bank else None
         if endpoint is None:
             console.print(f"starting the model (profile {spec.product.profile})", highlight=False)
         async with open_model(spec.product, endpoint) as models:
-            recorder = Recorder(models, services.index, calibrates=calibrates, entries=corpus.entries)
+            recorder = Recorder(models, services.index, calibrated_bank=calibrated_bank, entries=corpus.entries)
             header = recording_header(
                 spec.dataset, model=models.model, profile=spec.product.profile, embedder=services.index.embedder
             )
-            if calibrates:
+            if calibrated_bank:
                 require_same_header(part, header)
             recording = PartialRecording(part, header)
             missing = [sample for sample in samples if sample.id not in recording.answers]
@@ -123,7 +123,7 @@ async def record(
 
             async def ask(sample: Sample, advance: Callable[[], None]) -> None:
                 try:
-                    near_miss = await recorder.near_miss(sample, spec.dataset) if calibrates else None
+                    near_miss = await recorder.near_miss(sample, spec.dataset) if calibrated_bank else None
                     if near_miss is not None:
                         recording.append(near_miss, recorder.passages)
                     recording.append(await recorder.ask(sample), recorder.passages)
@@ -184,16 +184,16 @@ class Recorder:
         models: Models,
         index: Index,
         *,
-        calibrates: OwnBank | None = None,
+        calibrated_bank: OwnBank | None = None,
         entries: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.passages: dict[tuple[str, int, int], RecordedPassage] = {}
         self._models = models
         self._index = index
         self._entries = entries
-        banks = calibrates.banks if calibrates else sample_banks()
+        banks = calibrated_bank.banks if calibrated_bank else sample_banks()
         self._bank = banks.first
-        self._weights = ASKS_ALL if calibrates else read_calibration(None).answerability
+        self._weights = ASKS_ALL if calibrated_bank else read_calibration(None).answerability
         self._retrieval = Retrieval(index, banks)
         self._wider_retrieval = Retrieval(index, banks, passages=2 * PASSAGES)
         passage_tokens = Settings.model_fields["passage_tokens"].default

@@ -111,7 +111,7 @@ def corpus_files(corpus: Sequence[CorpusEntry], entries: Mapping[str, str], fold
 
 
 def require_loaded(outcomes: Sequence[LoadOutcome], *, may_be_refused: bool) -> int:
-    """Return the number of entries that screening refused, an error unless they `may_be_refused` (a web corpus).
+    """Return how many entries screening refused, which is an error unless `may_be_refused` (true for a web corpus).
 
     An entry without any text (a bare number) is left out, as in production.
 

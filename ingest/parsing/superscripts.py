@@ -1,4 +1,4 @@
-"""Write superscripts (footnotes, powers) in characters that can't be read as part of the preceding figure. Pure."""
+"""Write superscripts (footnotes, powers) in characters that can't be read as part of the preceding number. Pure."""
 
 import re
 from typing import Final
@@ -16,8 +16,8 @@ _DECIMAL_POINT: Final = re.compile(r"\d\.")
 def as_superscript(text: str, before: str = "") -> str:
     """Return a superscript as it should follow its text: `¹⁾` for 1), `[a]` for a, `[주1]` for 주1).
 
-    A unit of measure (원, %p), an ending (th), words and a figure are returned unchanged. So are digits after a digit
-    and a point in `before`, because they are the decimals of that figure.
+    A unit of measure (원, %p), an ending (th), words and a number such as 1,000 or .5 are returned unchanged. So are
+    digits after a digit and a point in `before`, because they are the decimals of that number.
     """
     inner = text.strip()
     if inner.isdecimal() and _DECIMAL_POINT.fullmatch(before[-2:]):

@@ -112,11 +112,11 @@ def _require_one_reading(office: Office) -> None:
             Reason.MALFORMED, "the archive does not say which part is its workbook, its texts or its styles"
         )
     for part in texts:
-        Layout.of(office.parts[part])
+        Layout.of(office.parts[part])  # raises Unreadable for a text outside of the table of texts
 
 
 def _cells(sheet: ReadOnlyWorksheet, part: bytes) -> Iterator[tuple[int, list[ReadOnlyCell]]]:
-    """Yield each row's number and cells, which have the fonts of single letters."""
+    """Yield each row's number and its cells, with the fonts of single letters."""
     book = sheet.parent
     # `sheet.rows` loses the formatting of single letters in inline text.
     parser = WorkSheetParser(
