@@ -104,7 +104,7 @@ def run_scripted_model(spec: ProductSpec, behaviour: Behaviour | None = None) ->
     """Run the scripted model while the block runs.
 
     Raises:
-        ProductNotStarted: it ended before it was ready.
+        ProductNotStarted: the scripted model ended before it was ready.
     """
     command = [sys.executable, "-m", "llm_server.scripted"]
     if behaviour is not None:

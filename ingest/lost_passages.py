@@ -58,7 +58,7 @@ async def _missing_passages(versions: Sequence[IndexedVersion], index: Index) ->
         for document_id, document_versions in documents.items():
             if counts.get(document_id, 0) >= sum(version.passages for version in document_versions):
                 continue
-            if document_id not in counts and len(counts) < limit:  # the counts are complete: it has no points
+            if document_id not in counts and len(counts) < limit:  # the counts are complete, so it has no points
                 missing |= {version.key: version.passages for version in document_versions if version.passages}
             else:
                 missing |= await _count_missing(document_versions, index)

@@ -159,7 +159,7 @@ async def _verify(key: VersionKey, passages: Sequence[Passage], index: Index) ->
 async def write_windows(document: VersionKey, windows: Sequence[Window], services: Services) -> None:
     """Write the windows of a document's versions to the index, in their order.
 
-    An approval takes effect two seconds later, so that all windows are written before. If too little of this time is
+    An approval takes effect after two seconds, in which all windows are written. If too little of this time is
     left, the version that begins last is postponed. If the writes take longer than the time left, two versions answer
     for a moment, and searches return the newer one.
     """

@@ -259,7 +259,7 @@ class Connection:
         """Return the body of a reply.
 
         Raises:
-            ReplyBroken: it exceeds `MOST_REPLY_BYTES`.
+            ReplyBroken: the body exceeds `MOST_REPLY_BYTES`.
         """
         body = bytearray()
         async for data in response.content.iter_any():

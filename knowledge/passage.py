@@ -13,7 +13,7 @@ Language = Literal["ko", "en"]
 LANGUAGES: tuple[Language, ...] = ("ko", "en")
 
 UNSTORED = "⟦수식의 값이 파일에 없음: "
-"""The beginning of a mark (its end is `⟧`) for cells whose values the workbook lacks; it prevents an approval."""
+"""The beginning of a mark (its end is `⟧`) for cells whose values the workbook lacks; the mark prevents an approval."""
 MARK = re.compile(f"{re.escape(UNSTORED)}[^⟦⟧]{{1,80}}⟧")
 
 _POINTS = UUID("6f1de44b-9a0e-5c57-8a6b-0e2c5f0f7a11")

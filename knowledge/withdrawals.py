@@ -6,7 +6,7 @@ stop and resumption is recorded with its author, time and reason, in the same tr
 
 The row of a withdrawn version is permanent: its points stay in the index for searches of an earlier time, and an index
 restored from a backup does not know of the withdrawal. A poll reads the stops, the number of version rows and the
-sum of their instants; it reads the rows themselves if either changed, and once a minute.
+sum of their instants; it reads the rows themselves if the number or the sum changed, and once a minute.
 
 The table also has the instants at which versions end or are replaced, because an index node that rejoins serves stale
 data for some seconds and could return a replaced version. Such a row is written once the index has the version's

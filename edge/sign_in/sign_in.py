@@ -35,7 +35,7 @@ _AWAY_SECONDS = 5.0
 """The pause between one session's calls to a provider that is away."""
 _POLL_SECONDS = 0.05
 _LOGOUT_SECONDS = 300.0
-"""The maximum age of a logout token; each is accepted once."""
+"""The maximum age of a logout token; a token is accepted once."""
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 _ERROR = re.compile(r"[a-z_]{1,40}")
 _PLACE = re.compile(r"[\w/.~:=%-]{0,200}", re.ASCII)
@@ -317,7 +317,7 @@ class SignIn:
 
 
 def _end_of(access_token: str) -> float:
-    """Return a session token's expiry without verifying the token; each use of it does."""
+    """Return a session token's expiry without verifying the token, which each use verifies."""
     try:
         return float(jwt.decode(access_token, options={"verify_signature": False})["exp"])
     except (jwt.PyJWTError, KeyError, TypeError, ValueError) as exc:

@@ -120,7 +120,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bars(msgspec.Struct, frozen=True, kw_only=True):
-    """The bank's limits: the share of answerable questions with a wrong answer, and of unanswerable ones with any."""
+    """The bank's limits: the shares of answerable questions answered wrongly and of unanswerable questions answered."""
 
     not_right: float
     invented: float

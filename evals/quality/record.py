@@ -1,8 +1,8 @@
 """Record a model's answers to the questions of a data set, asked exactly as in a turn.
 
 For `evals gate` the model is asked only when a turn would ask it. For `evals calibrate` it is asked every question,
-however unlikely an answer is, since another threshold may let it through; each answerable question is also probed
-without the documents that answer it, so that its passages are near but wrong.
+however unlikely an answer is, since another threshold may let the question through; each answerable question is also
+probed without the documents that answer it, so that its passages are near but wrong.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence

@@ -125,7 +125,7 @@ class ToolRunner:
         """Run a tool with extra environment variables; return its exit status.
 
         Raises:
-            TimeoutError: it ran longer than `timeout` seconds.
+            TimeoutError: the tool ran longer than `timeout` seconds.
         """
         self.console.print(" ".join(command[:3]), highlight=False, soft_wrap=True)
         with anyio.fail_after(timeout):

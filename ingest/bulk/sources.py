@@ -55,7 +55,7 @@ class Bucket:
         self._s3 = open_s3(DEADLINE_SECONDS, tls)
 
     async def files(self) -> list[SourceFile]:
-        """Return the files listed in its manifest, or else all files except hidden ones.
+        """Return the files listed in the bucket's manifest, or else all files except hidden ones.
 
         Raises:
             ManifestError: the manifest is invalid.

@@ -60,7 +60,7 @@ class Approvals:
         self._zone = zone
 
     async def approve(self, key: VersionKey, decision: ApprovalDecision, *, seen: Seen | None = None) -> ChangedWindows:
-        """Approve a version; its predecessor ends when it begins.
+        """Approve a version; its predecessor ends when the version begins.
 
         A second approval changes nothing, and returns the document's windows that the index lacks. `seen` holds the
         dates and the title that the approver was shown, if known.

@@ -25,12 +25,12 @@ def midnight(day: date, zone: ZoneInfo) -> float:
 def windows_for_approval(approved: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
     """Return the windows for an approval at `now`: those of the versions that it ends, then that of `approved`.
 
-    The approved version begins on its first day, but not before `now` + 2 s: a window must not state that customers
-    could read a version before the index had it. The version that answers at that instant ends. A version that was
-    approved for a later day ends the approved version, even if that day came while a rollback was indexing the latter.
+    `approved` begins on its first day, but not before `now` + 2 s: a window must not state that customers could read a
+    version before the index had it. The version that answers at that instant ends. A version that was approved for a
+    later day ends `approved`, even if that day came while a rollback was indexing `approved`.
 
     Raises:
-        WrongState: its last day has passed, or a newer version already answers when it would begin.
+        WrongState: the last day of `approved` has passed, or a newer version already answers when it would begin.
     """
     first_day = approved.metadata.effective_from
     earliest_start = midnight(first_day, zone) if first_day is not None else -inf

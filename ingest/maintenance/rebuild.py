@@ -1,8 +1,8 @@
 """Restore an index, or fill a new one, from the catalogue and the originals alone.
 
 `rebuild` restores lost passages. `reindex` fills the next collection with this process's embedder and chunker while all
-services read the current collection and write to both. When the next one is complete, it switches the alias to it. If
-interrupted, it continues when run again.
+services read the current collection and write to both. When the next collection is complete, `reindex` switches the
+alias to that collection. If interrupted, it continues when run again.
 
 Both raise IndexUnavailable or CatalogueUnavailable, after which they can be run again.
 """

@@ -106,7 +106,7 @@ def _is_superscript(tag: Tag) -> bool:
 
 
 def _rewrite_superscript(tag: Tag) -> None:
-    """Write a superscript so that it can't be read as part of the number before it, unless it fills its cell."""
+    """Rewrite a superscript that could be read as part of the number before it, unless it is alone in its cell."""
     text = tag.get_text()
     before = tag.find_previous(string=True) if text.strip() else None
     superscript = as_superscript(text, str(before or ""))

@@ -93,7 +93,7 @@ def _body(message: MIMEPart, parts: list[MIMEPart]) -> tuple[str, Mapping[LeftOu
     """Return the body and its left-out counts.
 
     If the mail has an HTML and a plain body that are not alternatives (multipart/mixed), return both. Otherwise return
-    the HTML body, unless the plain one has over twice as many letters.
+    the HTML body, unless the plain body has over twice as many letters.
     """
     bodies = [part for part in parts if not _is_attachment(part) and part.get_content_maintype() == "text"]
     html_bodies = [parse_html(_decoded_text(p)) for p in bodies if p.get_content_subtype() == "html"]

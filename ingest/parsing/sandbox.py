@@ -53,7 +53,7 @@ _REQUIRED: Final = (Restriction.FILE_WRITES, Restriction.WRITES, Restriction.REA
 
 
 def missing_restrictions(in_force: Collection[Restriction]) -> list[Restriction]:
-    """Return the restrictions that are not in force; those of the network only if nothing else blocks it."""
+    """Return the restrictions that are not in force; those of the network only if nothing else blocks the network."""
     blocks_network = Restriction.CALLS in in_force or Restriction.NETWORK in in_force
     needless = {Restriction.NETWORK, Restriction.TCP} if blocks_network else set()
     return [r for r in Restriction if r not in in_force and r not in needless]

@@ -10,7 +10,7 @@ from ingest.errors import Unavailable
 
 T = TypeVar("T")
 Check = Callable[[], None]
-"""Work in a thread calls this at least every second; it raises if the work was cancelled or its deadline passed."""
+"""Work in a thread calls this at least every second. It raises if the work was cancelled or its deadline passed."""
 
 REVIEW_SECONDS = 60.0  # the deadline of a review: 30 s for a page, the rest for the reviews queued before it
 

@@ -83,7 +83,7 @@ class Blobs:
         """Store a stream of bytes.
 
         Raises:
-            TooLarge: it exceeds the limit; nothing is stored.
+            TooLarge: the stream exceeds the limit; nothing is stored.
             StorageFull, StorageUnavailable: the store is full or unavailable.
         """
         size = 0
@@ -110,7 +110,7 @@ class Blobs:
         """Yield the path of a verified copy of an original, valid inside the block.
 
         Raises:
-            StorageUnavailable: it cannot be read.
+            StorageUnavailable: the original cannot be read.
             OriginalChanged: the stored bytes do not match the digest.
         """
         # A copy, so that the bytes can't change between the check and the read.

@@ -1,8 +1,8 @@
 """Collections: their names, the alias that points to the current one, and the embedder that filled each.
 
 A re-index fills the next collection, while readers use the current one and writes go to both; then it switches the
-alias in one call. Readers check the alias each second. They follow it unless another embedder filled its collection:
-then they continue with the former one, which exists until the next re-index.
+alias in one call. Readers check the alias each second, and follow it. If another embedder filled the alias's
+collection, they continue with the former one, which exists until the next re-index.
 """
 
 import re

@@ -257,7 +257,7 @@ class Index:
         """Return an index of the next collection, for a re-index to fill; the collection is created if it is missing.
 
         Raises:
-            EmbedderMismatch: another embedder has begun to fill it.
+            EmbedderMismatch: another embedder has begun to fill that collection.
         """
         name = await next_collection(self._engine, alias=self._settings.alias, vectors=_vectors_of(self._embedder))
         return Index(self._engine, self._embedder, self.terms, self._settings, collection=name, pinned=True)

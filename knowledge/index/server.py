@@ -120,7 +120,7 @@ class ServerEngine:
     """Implements `Engine` with two clients, each with its own connections.
 
     A failed read is retried with the other client, whose connections may lead to another node. A retry with the same
-    client might use an idle connection to the failed node, and httpx cannot close only those.
+    client might use an idle connection to the failed node, and httpx cannot close only such connections.
     """
 
     def __init__(

@@ -143,5 +143,5 @@ def _use_write_ahead_log(connection: object, _entry: ConnectionPoolEntry) -> Non
         if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
             raise
         # SQLite sometimes fails at once instead of waiting while another process switches the mode. Then nothing is
-        # left to do: the mode is stored in the file, so the other's switch counts for this process too.
+        # left to do: the mode is stored in the file, so the other process's switch counts here too.
     cursor.close()
