@@ -125,8 +125,9 @@ async def write_points(
 ) -> None:
     """Embed and write all points of a version, and read them back; the points of an interrupted run are deleted first.
 
-    `report` also checks the job's claim before each write: a worker that was suspended may have lost the job, and would
-    delete or hide passages that answer. Raises Unreadable if the index then holds other points than the passages'.
+    `report` also checks the job's claim before each write, because a worker that was suspended may have lost the job,
+    and would delete or hide passages that answer. Raises Unreadable if the index then holds other points than those of
+    the passages.
     """
     index, metrics, total = services.index, services.metrics, len(passages)
     if await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):

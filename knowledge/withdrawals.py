@@ -4,13 +4,13 @@ Checks read memory. A poll that finds a change notifies the running answers, whi
 without a successful poll `readable` is false; the running answers are notified too, and hand over to a person. Every
 stop and resumption is recorded with its author, time and reason, in the same transaction.
 
-The row of a withdrawn version is permanent: its points stay in the index for searches of an earlier time, and an index
-restored from a backup does not know of the withdrawal. A poll reads the stops, the number of version rows and the
-sum of their instants; it reads the rows themselves if the number or the sum changed, and once a minute.
+The row of a withdrawn version is permanent, because the index keeps the version's points for searches of an earlier
+time, and an index restored from a backup does not know of the withdrawal. A poll reads the stops, the number of version
+rows and the sum of their instants; it reads the rows themselves if the number or the sum changed, and once a minute.
 
 The table also has the instants at which versions end or are replaced, because an index node that rejoins serves stale
 data for some seconds and could return a replaced version. Such a row is written once the index has the version's
-window, and removed a week after its instant: a node that was away for longer rejoins empty.
+window, and removed a week after its instant, because a node that was away for longer rejoins empty.
 """
 
 import math

@@ -58,7 +58,7 @@ def _stack_lines(exc: BaseException, seen_ids: set[int]) -> Iterator[str]:
 
 
 def drop_quoted_exception(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Cut third-party log messages with an exception to one line: asyncio appends the exception's message."""
+    """Cut third-party log messages with an exception to one line, because asyncio appends the message."""
     if "exc_info" in event and not event.get("_from_structlog", True):
         event["event"] = str(event["event"]).partition("\n")[0]
     return event

@@ -58,5 +58,5 @@ def _is_secure(request: Request) -> bool:
 
 
 def _cookie_name(request: Request, name: str) -> str:
-    """Return a cookie's full name; without TLS it has the port, not `__Host-`: a host's ports share its cookies."""
+    """Return a cookie's full name; without TLS it has the port, since a host's ports share its cookies."""
     return f"__Host-{name}" if _is_secure(request) else f"{name}-{host_of(request).rpartition(':')[2]}"

@@ -286,7 +286,7 @@ class Chunker:
             start += len(prose)
 
     def _without_lone_headings(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Join passages that contain only headings to the next one: alone, they match a query without answering it."""
+        """Join a passage of only headings to the next passage, because headings match a query without answering it."""
         joined: list[Chunk] = []
         headings = ""
         for chunk in chunks:

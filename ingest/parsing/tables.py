@@ -34,7 +34,7 @@ class Merged:
 def to_markdown(rows: Sequence[Row], *, header_rows: int = 1, drop_repeated: bool = False) -> str:
     """Return the rows as a pipe table, with header rows joined cell by cell; "" if all cells are empty.
 
-    With `drop_repeated`, a column that repeats the one before it is dropped: both come from merged cells.
+    With `drop_repeated`, a column that repeats the one before it is dropped, because both come from merged cells.
     """
     cells = [[_cell(text) for text in row] for row in rows]
     cells = [row for row in cells if any(row)]

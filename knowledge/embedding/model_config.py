@@ -1,6 +1,6 @@
 """A model's prefixes and length limit, read from the files of its sentence-transformers folder.
 
-Pooling, normalisation and dense layers are not read here: sentence-transformers' own modules are run or converted.
+Pooling, normalisation and dense layers are not read here, because the folder's own modules are run or converted.
 """
 
 import re

@@ -62,6 +62,6 @@ def _digest(folder: Path) -> str:
 
 @lru_cache(maxsize=100)
 def _file_digest(file: Path, _written: tuple[int, int, int]) -> bytes:
-    """Return a file's SHA-256, cached by inode, size and modification time: the weights take half a second."""
+    """Return a file's SHA-256, cached by inode, size and modification time, because the weights take 0.5 s."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").digest()

@@ -383,7 +383,7 @@ def _query(query: Query) -> edge.QueryRequest:
         params = edge.SearchParams(idf=edge.IdfParams(corpus))
     else:
         nearest = edge.Query.Nearest(list(query.vector), using=DENSE)
-        params = None  # every search is exact: only a server builds graphs
+        params = None  # every search is exact, because only a server builds graphs
     return edge.QueryRequest(query.limit, query=nearest, filter=_filter(query.filter), params=params)
 
 

@@ -42,8 +42,8 @@ class Fused(msgspec.Struct, frozen=True, kw_only=True):
 def fuse(dense: Mapping[str, float], terms: Mapping[str, float], *, weight: float, candidates: int) -> list[Fused]:
     """Return every candidate of either half, best first by weight × z(dense) + (1 - weight) × z(terms), then by id.
 
-    The lexical half is complete if it has fewer than `candidates` results: a point that it lacks scores 0 there, and
-    counts in the mean. Otherwise, and in the dense half, a missing point gets the half's lowest score.
+    The lexical half is complete if it has fewer than `candidates` results; then a point that it lacks scores 0 there,
+    and counts in the mean. Otherwise, and in the dense half, a missing point gets the half's lowest score.
     """
     points = sorted(dense.keys() | terms.keys())
     are_terms_complete = len(terms) < candidates

@@ -55,7 +55,7 @@ NEWEST_SERVER = (1, 21)
 """Client and server may be one minor version apart; the client is pinned to 1.20."""
 
 _HEADERS = {"accept-encoding": "identity"}
-"""Without compression: the last chunk of a compressed reply waits 40 ms for an acknowledgement (Nagle's algorithm)."""
+"""No compression: a compressed reply's last chunk would wait 40 ms for an acknowledgement (Nagle's algorithm)."""
 _CONNECTIONS = 100
 _IDLE_SECONDS = 4.0
 """Less than the 5 s after which the server closes an idle connection."""

@@ -1,7 +1,7 @@
 """Checks once, at startup, that a TLS handshake succeeds with every component that has an encrypted connection.
 
-A component that is away does not prevent a start. A TLS failure with one that answers does, because it is permanent: a
-certificate of another authority or for another name, plain text, or an invalid file of ours.
+A component that is away does not prevent a start. A component that answers prevents it if TLS fails, because the cause
+is permanent: a certificate of another authority or for another name, plain text, or an invalid file of ours.
 """
 
 import socket
