@@ -74,7 +74,7 @@ chaos: setup ## Break everything at random for MINUTES=30 under 30 customers (SE
 	@.venv/bin/llm-server fetch e5-small
 	@exec $(PY) -m tests.e2e.chaos --minutes $(MINUTES) --seed $(SEED)
 
-mutants: setup ## Try the kept changes of tests/mutants and print those that no test notices; fails below 90 % noticed
+mutants: setup ## Try the kept changes of tests/mutants and print those that no test notices; fails below 85 % noticed
 	@scripts/test_parts
 	@$(PY) scripts/mutants.py tests/mutants/*.patch
 

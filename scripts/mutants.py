@@ -3,7 +3,7 @@
 usage: scripts/mutants.py PATCH...
 
 Each change is applied to a copy of the checkout, where the tests of its room run. The exit status is 1 if the tests
-notice less than 90 % of the changes.
+notice less than 85 % of the changes.
 """
 
 import json
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-REQUIRED_SHARE = 0.9
+REQUIRED_SHARE = 0.85
 
 
 def first_failure(copy: Path, room: Path) -> str:

@@ -74,8 +74,8 @@ def test_a_question_is_answered_with_a_cited_document() -> None:
 @pytest.mark.parametrize(
     ("status", "reply", "reason"),
     [
-        (200, {**ANSWER, "grounded": False}, "not a grounded answer: stop"),
-        (200, {**ANSWER, "citations": []}, "not a grounded answer: stop"),
+        (200, {**ANSWER, "finish_reason": "refused"}, "not an answer from documents: refused"),
+        (200, {**ANSWER, "citations": []}, "not an answer from documents: stop"),
         (503, {"code": "model_unavailable"}, "refused with 503"),
         (401, {"code": "unauthenticated"}, "refused with 401"),
     ],

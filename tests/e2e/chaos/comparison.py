@@ -39,7 +39,7 @@ class Compared:
 
 async def compare(bank: Bank, readings: Sequence[Reading]) -> Compared:
     """Compare every answer that was read to its end, again and again while there are differences and time is left."""
-    deadline = time.monotonic() + SETTLE_SECONDS
+    deadline: float | None = None  # after the first comparison, which takes minutes for thousands of questions
     restarted = False
     wanted = list(readings)
     while True:
@@ -50,6 +50,7 @@ async def compare(bank: Bank, readings: Sequence[Reading]) -> Compared:
         _compare_bills(bank, readings, entries, compared)
         if not compared.differences:
             return compared
+        deadline = deadline or time.monotonic() + SETTLE_SECONDS
         if time.monotonic() > deadline:
             if restarted or not any(is_unclosed(found) for found in entries.values()):
                 return compared
