@@ -57,6 +57,7 @@ async def reindex(services: Services, report: ReportVersion) -> Tally:
     while not tally.failed and not is_complete:  # versions may have been uploaded during the previous pass
         added = await _write_each(services.catalogue, write, report)
         tally.written += added.written
+        tally.failed += added.failed
         is_complete = added.written == 0
     if tally.failed:
         return tally

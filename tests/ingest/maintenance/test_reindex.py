@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 from structlog.testing import capture_logs
 
-from ingest.catalogue import JobState, Version, VersionKey
+from ingest.catalogue import IndexedVersion, JobState, Version, VersionKey
 from ingest.maintenance.rebuild import reindex
 from ingest.parsing import Chunking
 from ingest.services import Services
@@ -117,6 +117,23 @@ async def test_a_version_that_cannot_be_read_keeps_the_present_collection(
     clock.now += 60
     assert (await reindex(finer, unprinted)).failed == [version.key]
     assert await versions_found(services, at=clock.now) == {1}
+    assert services.index.collection == "kb-1"
+
+
+async def test_a_version_uploaded_meanwhile_that_cannot_be_read_keeps_the_present_collection(
+    services: Services, finer: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shown(services, "old", samples.MARKDOWN)
+    new = await shown(services, "new", samples.MARKDOWN + "new")
+    original_in(tmp_path, new.sha256).unlink()
+    listed = finer.catalogue.indexed_versions
+
+    async def listed_before_the_upload() -> list[IndexedVersion]:
+        monkeypatch.undo()
+        return [version for version in await listed() if version.key != new.key]
+
+    monkeypatch.setattr(finer.catalogue, "indexed_versions", listed_before_the_upload)
+    assert (await reindex(finer, unprinted)).failed == [new.key]
     assert services.index.collection == "kb-1"
 
 
