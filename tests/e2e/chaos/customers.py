@@ -51,7 +51,9 @@ class Reading:
 
     @property
     def conversation_id(self) -> str | None:
-        return str(self.events[0].field("conversation_id")) if self.events else None
+        """None until the answer is accepted; one of which nothing could be logged begins and ends with `error`."""
+        accepted = next((event for event in self.events if event.name == "accepted"), None)
+        return None if accepted is None else str(accepted.field("conversation_id"))
 
 
 async def talk(
