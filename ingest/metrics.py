@@ -46,7 +46,10 @@ class Metrics:
             registry=self.registry,
         )
         self.refusals = Counter(
-            "ingest_requests_refused_total", "Requests answered with an error", ["code"], registry=self.registry
+            "ingest_requests_refused_total",
+            "Requests answered with one of the service's errors, but not with a bug or a refusal of the framework",
+            ["code"],
+            registry=self.registry,
         )
         self.task_failures = Counter(
             "ingest_task_failures_total",

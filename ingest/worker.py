@@ -50,7 +50,7 @@ class Worker:
                 tasks.start_soon(supervise, name, work, self._services.metrics.task_failed)
 
     async def _take_jobs(self) -> None:
-        """Run up to `at_once` jobs concurrently, until cancelled; none while another embedder fills the index."""
+        """Run up to `at_once` jobs concurrently, until cancelled; none while the index has another embedder."""
         while True:
             try:
                 await self._services.index.require_current()
@@ -92,7 +92,7 @@ class Worker:
             return None
 
     async def _require_current_embedder(self) -> None:
-        """Wait until another embedder fills the live collection, and raise EmbedderMismatch.
+        """Wait until the live collection has another embedder's vectors, and raise EmbedderMismatch.
 
         Searches would not find the passages of this process's embedder.
         """

@@ -1,6 +1,6 @@
 """Security events for the bank's SIEM: each is a log line, and an OTLP log record if an OTLP endpoint is set.
 
-An event that cannot be exported is dropped: it is still in the log, and the change itself is in SQL.
+An event that cannot be exported is dropped; the log still has it, and SQL has the change that it reports, if any.
 """
 
 import json

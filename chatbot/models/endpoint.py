@@ -343,7 +343,7 @@ class Endpoint(Connection):
     `entry` is the name of its MODELS_FILE entry. `checked`: the capabilities were detected since the breaker closed.
     """
 
-    def __init__(  # noqa: PLR0913  its address, its entry and its access
+    def __init__(  # noqa: PLR0913  its URL, its entry and its access
         self,
         http: aiohttp.ClientSession,
         url: str,

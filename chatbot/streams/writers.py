@@ -249,7 +249,7 @@ class Writers:
     async def _log_end(self, live: LiveAnswer) -> None:
         """Log the missing events of an ended answer.
 
-        If its log was whole, this is a repeat after Redis lost data (`DeferredWrites.store_answered`): log all events.
+        If `log_state` is `whole`, `DeferredWrites.store_answered` repeats this after Redis lost data: log all events.
 
         Raises:
             StoreUnavailable: the log still lacks events; `DeferredWrites` calls again.

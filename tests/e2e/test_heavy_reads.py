@@ -16,7 +16,7 @@ from tests.e2e.events import end_of, notice_codes
 from tests.e2e.metrics import total
 from tests.patience import patient
 
-pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults]
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults, pytest.mark.long]
 
 MESSAGES = 400
 CHARACTERS = 3_400

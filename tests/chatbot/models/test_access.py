@@ -129,7 +129,7 @@ async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(tmp_pa
         ),
         ({"headers": {"Authorization": "Bearer x"}}, "a key cannot be in this file"),
         ({"ca_file": "/nowhere/ca.pem"}, "is not a file"),
-        ({"tokenizer": "/nowhere"}, r"LLM_TOKENIZER .* can be read"),
+        ({"tokenizer": "/nowhere"}, r"LLM_TOKENIZER .* is not a readable tokenizer"),
     ],
 )
 async def test_an_unusable_entry_ends_the_boot_with_a_sentence(

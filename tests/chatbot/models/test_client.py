@@ -367,7 +367,7 @@ async def test_a_busy_home_shares_its_load() -> None:
     [
         ("[{name: a, group: second, profile: l4, urls: [http://a]}]", "groups: primary, canary, fallback"),
         ("[{name: a, group: canary, profile: l4, urls: [http://a]}]", "set `weight` for a canary"),
-        ("[{name: a, weight: 0.5, profile: l4, urls: [http://a]}]", "and of no other group"),
+        ("[{name: a, weight: 0.5, profile: l4, urls: [http://a]}]", "and for no other group"),
         ("[{name: a, urls: [http://a]}, {name: a, urls: [http://b]}]", "must be unique"),
         (
             "[{name: a, urls: [http://a]}, {name: b, group: canary, weight: 0.1, urls: [http://b]},"

@@ -214,7 +214,7 @@ async def test_a_reader_stays_with_its_own_embedders_collection(
 async def test_an_invalid_passage_makes_the_search_unavailable(index: Index) -> None:
     await index.upsert(numbered(*CORPUS[:1]))
     await index._engine.set_payload("kb-1", Filter(must=(Equals("tenant", "hanbit"),)), {"n": "three"})
-    with pytest.raises(IndexUnavailable, match="no passage"):
+    with pytest.raises(IndexUnavailable, match="not a valid passage"):
         await index.search("이율", access=CUSTOMER, limit=1)
 
 
