@@ -130,7 +130,7 @@ class Chunker:
         self._markdown = MarkdownIt("commonmark").enable("table").disable("inline")
 
     def count(self, text: str) -> int:
-        """Return the number of tokens without the two end markers; a text that is clearly too long is estimated."""
+        """Return the number of tokens without special tokens; a text that is clearly too long is estimated."""
         estimate = len(text) // CHARACTERS_A_TOKEN
         if estimate > self._most_tokens:
             return estimate
