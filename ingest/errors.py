@@ -4,12 +4,12 @@ IngestError
 ├── BadRequest             400 bad_request          the request is malformed
 ├── Unauthenticated        401 unauthenticated      the token is missing or not accepted
 ├── Forbidden              403 forbidden            the role does not allow this
-│   └── SecondPersonNeeded     403 second_person        somebody other than the uploader must decide
+│   └── SecondPersonNeeded     403 second_person        neither the uploader nor the last editor may decide
 ├── NotFound               404 not_found            it does not exist, or belongs to another tenant
 ├── MethodNotAllowed       405 method_not_allowed   the path does not support the method
 ├── DuplicateContent       409 duplicate_content    the named document has the same bytes with other metadata or id
 ├── WrongState             409 wrong_state          the version's state does not allow this
-│   ├── Suspicious             409 suspicious           a passage instructs the model: not approvable
+│   ├── Suspicious             409 suspicious           a passage instructs the model, or a formula has no value
 │   └── DatesChanged           409 dates_changed        its dates or title changed since the approver saw them
 ├── OriginalChanged        409 original_changed     the stored bytes differ from the uploaded ones
 ├── CannotShow             422 cannot_show          a page of the original cannot be rendered or read

@@ -80,7 +80,7 @@ def fetch(names: Names, folder: Folder = None) -> None:
         if name not in WEIGHTS and not HUB_MODEL.fullmatch(name) and not Path(name).is_dir():
             raise failure(
                 f"There are no weights named {name}: choose from {', '.join(WEIGHTS)}, or name a hub's model with its "
-                f"commit (NAME@ and 40 digits), or a folder to convert.",
+                f"commit (NAME@ and 40 hex digits), or a folder to convert.",
                 2,
             )
     bar = Progress(

@@ -249,7 +249,7 @@ class Writers:
     async def _log_end(self, live: LiveAnswer) -> None:
         """Log the missing events of an ended answer.
 
-        If `log_state` is `whole`, `DeferredWrites.store_answered` repeats this after Redis lost data: log all events.
+        A call with the state `whole` is a repetition after Redis lost data (`DeferredWrites`): it logs all events.
 
         Raises:
             StoreUnavailable: the log still lacks events; `DeferredWrites` calls again.

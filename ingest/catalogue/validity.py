@@ -195,7 +195,7 @@ def known_to_index(version: Version) -> bool:
 
 
 def replaced_by_unknown(versions: Sequence[Version], *, now: float) -> list[Version]:
-    """Return the versions that end after `now`, when a successor begins whose start the index lacks."""
+    """Return the versions whose end is after `now` and is the start of a successor that the index lacks."""
     unknown = [v for v in versions if v.visible_from is not None and not known_to_index(v)]
     unknown_starts = {(_document(v), v.visible_from) for v in unknown}
     ending = [v for v in versions if known_to_index(v) and v.visible_until is not None and v.visible_until > now]
