@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 STARTING = {
     *("subprocess", "multiprocessing", "torch", "transformers", "sentence_transformers", "playwright", "ray"),
     *("redis_server", "scripted_server", "open_embedder", "open_parser", "open_readers", "run_process", "uvicorn"),
-    "openai",
+    *("loaded_corpus", "openai"),
 }
 """Modules, and our own names, with which a test starts a process, calls a running product or loads a model."""
 STARTED = {"redis_url", "server", "postgres", "weights", "readers", "product"}
