@@ -175,7 +175,7 @@ def token(
     """Print a token signed with the demo key of `make run`: curl -H "Authorization: Bearer $(chatbot token)" …"""
     if not data_dir.exists():
         where = "run this command in the folder of `make run`, or set DATA_DIR"
-        typer.echo(f"chatbot: there is no data folder {data_dir}: {where}", err=True)
+        typer.echo(f"chatbot: the data folder {data_dir} does not exist: {where}", err=True)
         raise typer.Exit(2)
     private, _ = key_pair(data_dir)
     who = Principal(tenant=tenant, sub=name, roles=frozenset(role), groups=frozenset(group))

@@ -106,7 +106,7 @@ async def approve(key: VersionKey, decision: ApprovalDecision, services: Service
 
 
 async def update_index(document: VersionKey, changed: ChangedWindows, services: Services) -> None:
-    """Write the changes of a decision to the index, for every later search; `document` is the key of any version."""
+    """Write the changes of a decision to the index; later searches see them. `document` is the key of any version."""
     await write_windows(document, changed.windows, services)
     for key in changed.dropped:
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)

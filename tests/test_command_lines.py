@@ -77,7 +77,7 @@ def test_a_command_in_another_folder_names_the_missing_database_and_makes_none(
 ) -> None:
     result = CliRunner().invoke(app, arguments, env={"DATA_DIR": str(tmp_path / "data"), "AUDIT_KEY": "k" * 32})
     assert result.exit_code == 2
-    assert f"there is no database {tmp_path}/data/bank.db" in result.output
+    assert f"the database {tmp_path}/data/bank.db does not exist" in result.output
     assert not (tmp_path / "data").exists()
 
 

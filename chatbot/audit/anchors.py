@@ -39,7 +39,7 @@ CHECK_EVERY_SECONDS = 900.0
 """The interval of the checks for today's anchor."""
 _DEADLINE_SECONDS = 30.0
 _NO_ANCHOR = 1.0
-"""The metric's value while there is no anchor; 0 stands for a process that does not anchor."""
+"""The metric's value before the first anchor; 0 means that this process does not anchor."""
 
 
 class AnchorsUnavailable(Exception):

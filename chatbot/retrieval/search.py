@@ -132,7 +132,7 @@ class Retrieval:
             hits = await self._find(query, access)
             if match_of(hits) >= SELF_CONTAINED:
                 earlier = ()
-            if earlier:
+            elif earlier:
                 query = SearchQuery.of(text, earlier, glossary)
                 hits = await self._find(query, access)
             if self._reranker is not None:

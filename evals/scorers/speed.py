@@ -5,7 +5,7 @@ from statistics import median, quantiles
 
 
 def score_waits(seconds: Iterable[float | None]) -> tuple[float | None, float | None]:
-    """Return the median and 95th percentile of the values that are not None; (None, None) if there are none."""
+    """Return the median and 95th percentile of the values that are not None; (None, None) if all are None."""
     waits = [value for value in seconds if value is not None]
     if not waits:
         return None, None

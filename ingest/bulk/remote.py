@@ -109,7 +109,7 @@ class ApiTarget:
         body: aiohttp.FormData | aiohttp.JsonPayload | None = None,
         token: str | None = None,
     ) -> bytes:
-        """Return the body of a successful reply; raise ApiRefused for any other reply, or if there is none."""
+        """Return the body of a successful reply; raise ApiRefused for any other reply, or without a reply."""
         try:
             headers = {"authorization": f"Bearer {token or self._token}"}
             # Documents and tokens must not follow a redirect to another address.

@@ -81,7 +81,7 @@ async def add_version(
 
 
 async def last_version_of_content(connection: AsyncConnection, tenant: str, sha256: str) -> VersionKey | None:
-    """Return a tenant's last version with these bytes, of any document; None if there is none."""
+    """Return a tenant's last version with these bytes, of any document, or None."""
     query = select(CONTENTS).where(CONTENTS.c.tenant == tenant, CONTENTS.c.sha256 == sha256)
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
@@ -90,7 +90,7 @@ async def last_version_of_content(connection: AsyncConnection, tenant: str, sha2
 
 
 async def version_of_upload(connection: AsyncConnection, upload: Upload) -> Version | None:
-    """Return the newest version with an upload's bytes and metadata (and document id, if given); None if there is none.
+    """Return the newest version with an upload's bytes and metadata (and document id, if given), or None.
 
     Withdrawn versions don't count.
     """

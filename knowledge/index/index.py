@@ -313,7 +313,7 @@ class Index:
             raise IndexUnavailable(str(exc)) from exc
 
     async def _collection_to_read(self) -> str:
-        """Return the collection to read, checking the alias each second; raise IndexUnavailable if there is none."""
+        """Return the collection to read, checking the alias each second; raise IndexUnavailable without one."""
         await self._ensure_started()
         if not self._is_pinned and time.monotonic() - self._alias_checked_at > _CHECK_EVERY:
             self._collection = await target_to_read(

@@ -65,7 +65,7 @@ def require_database(url: str) -> None:
     parts = make_url(url)
     if parts.get_backend_name() == "sqlite" and parts.database and not Path(parts.database).exists():
         raise DatabaseMissing(
-            f"there is no database {parts.database}: set DATA_DIR or DATABASE_URL, or work in its folder"
+            f"the database {parts.database} does not exist: set DATA_DIR or DATABASE_URL, or run this in its folder"
         )
 
 

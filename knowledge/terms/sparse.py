@@ -4,7 +4,7 @@ Korean terms are Kiwi morphemes (a particle never hides a noun, and a compound m
 Snowball stems, and numbers are kept whole without thousands separators. A term's index is a hash of its text, so no
 vocabulary has to be stored or shared. Passages carry BM25 term frequencies; the collection multiplies them by IDF.
 Two neighbouring terms of an English text form another term, a pair: "credit card" means more than credit and card.
-Two neighbouring Korean nouns form a pair too, joined, so that a compound matches in any spacing or split.
+Two neighbouring Korean nouns also form one joined term, so that a compound matches however it is spaced or split.
 """
 
 import re

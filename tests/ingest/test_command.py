@@ -125,8 +125,8 @@ def test_a_command_in_another_folder_names_the_missing_database_and_creates_none
     weights: Path, tmp_path: Path, name: str
 ) -> None:
     code, output = run(weights, tmp_path / "data", name)
-    advice = "set DATA_DIR or DATABASE_URL, or work in its folder"
-    assert (code, output) == (1, f"ingest: there is no database {tmp_path}/data/bank.db: {advice}\n")
+    advice = "set DATA_DIR or DATABASE_URL, or run this in its folder"
+    assert (code, output) == (1, f"ingest: the database {tmp_path}/data/bank.db does not exist: {advice}\n")
     assert not (tmp_path / "data").exists()
 
 
