@@ -93,10 +93,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_memory_is_bounded_for_texts_of_many_lengths(tiny: Path) -> None:
     encode = loader(tiny, "bfloat16")()
     used = []
-    for length in range(10, 310):
-        encode(["x" * length])
+    for texts in range(1, 13):  # each round has 100 shapes that OpenVINO has not seen
+        for length in range(10, 310, 3):
+            encode(["x" * length] * texts)
         used.append(resident())
-    assert used[-1] - used[100] < 80, "MiB; without a bound, OpenVINO keeps 0.7 for each length"
+    # The first rounds warm up OpenVINO's other buffers: how much they take depends on the CPU.
+    assert used[-1] - used[5] < 100, "MiB; without a bound, OpenVINO keeps 0.4 or more for each of 600 shapes"
 
 
 def resident() -> int:
