@@ -15,7 +15,7 @@ from chatbot.errors import IndexUnavailable, NotFound
 from chatbot.grounding import GroundingStream
 from chatbot.prompt import Prompt, PromptBuilder
 from chatbot.proof.context import ReplayContext, Replayed, ReplayFinding, ReplayStanding
-from chatbot.questions import Verdict, screen
+from chatbot.questions import CannedReply, Verdict, canned_reply, screen
 from knowledge.access import Access
 from knowledge.bank import Bank
 from knowledge.identity import Principal
@@ -259,8 +259,10 @@ def grounding_finding(
         return
     if closed.quoted:
         _introduction, _, quotes = texts.answer.partition("\n\n")
-        passage_text = "\n".join(passage.text for passage in passages)
-        unknown_lines = [line for line in quotes.splitlines() if line not in passage_text]
+        # The hand-off follows the quotes if no model could answer.
+        handoff = canned_reply(CannedReply.PERSON, texts.language, bank)
+        known_text = "\n".join([*(passage.text for passage in passages), handoff])
+        unknown_lines = [line for line in quotes.splitlines() if line not in known_text]
         is_grounded = not unknown_lines
         detail = f"{len(unknown_lines)} of {len(quotes.splitlines())} lines in no passage"
     else:

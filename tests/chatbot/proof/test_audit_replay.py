@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
@@ -20,6 +21,7 @@ from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.proof.audit_replay import replay
 from chatbot.proof.context import ReplayContext, Replayed, ReplayStanding
 from chatbot.proof.report import report
+from chatbot.questions import CannedReply, canned_reply
 from chatbot.records import AnswerResult
 from chatbot.redis_client import RedisBreaker
 from chatbot.tokens import TokenCounter
@@ -88,7 +90,9 @@ CLOSED = AuditClosed(
 
 
 @asynccontextmanager
-async def answer(redis: Redis, engine: AsyncEngine, index: Index) -> AsyncGenerator[Answered]:
+async def answer(
+    redis: Redis, engine: AsyncEngine, index: Index, closed: AuditClosed = CLOSED
+) -> AsyncGenerator[Answered]:
     """Keep and audit an answer."""
     owner, conversation_id = Principal(tenant=TENANT, sub=uuid4().hex), uuid4().hex
     history = History(redis, RedisBreaker(PATIENT), HistorySettings())
@@ -96,7 +100,7 @@ async def answer(redis: Redis, engine: AsyncEngine, index: Index) -> AsyncGenera
         StoredMessage(id="q0", parent_id=None, role="user", text=BEFORE[0], at=NOW - 9),
         StoredMessage(id="a0", parent_id="q0", role="assistant", text=BEFORE[1], at=NOW - 8),
         StoredMessage(id="q1", parent_id="a0", role="user", text=QUESTION, at=NOW, context=("q0", "a0")),
-        StoredMessage(id="a1", parent_id="q1", role="assistant", text=ANSWER, at=NOW + 1, answer_id="a1"),
+        StoredMessage(id="a1", parent_id="q1", role="assistant", text=closed.text, at=NOW + 1, answer_id="a1"),
     ]
     await history.append(owner, conversation_id, messages, now=NOW)
     earlier = [Message("user", BEFORE[0]), Message("assistant", BEFORE[1])]
@@ -107,7 +111,7 @@ async def answer(redis: Redis, engine: AsyncEngine, index: Index) -> AsyncGenera
             versions=Versions(model="qwen", prompt=load_templates().version, index="kb-1", embedder="none"),
         )  # fmt: skip
         await audit.open(opening(prompt, owner, conversation_id))
-        await audit.close(CLOSED)
+        await audit.close(closed)
         yield Answered(context=context, engine=engine, owner=owner, conversation_id=conversation_id, prompt=prompt)
 
 
@@ -142,6 +146,22 @@ async def test_a_passage_with_another_text_shows_and_so_does_the_prompt(answered
     await index.upsert([replace(DEPOSIT, text=DEPOSIT.text.replace("3.1", "1.3"))], [[1.0, 0.0]])
     standings = await answered.standings()
     assert (standings["passages"], standings["prompt"], standings["grounded"]) == ("differs", "differs", "differs")
+
+
+@pytest.mark.parametrize(
+    ("last_line", "standing"),
+    [
+        (canned_reply(CannedReply.PERSON, "ko", sample_banks().first), "same"),
+        ("전화해 주세요: 010-1234-5678.", "differs"),
+    ],
+)
+async def test_a_quote_may_end_with_the_hand_off_and_with_no_other_line(
+    redis: Redis, engine: AsyncEngine, index: Index, last_line: str, standing: str
+) -> None:
+    shown = f"관련 문서의 내용을 그대로 안내해 드립니다.\n\n{DEPOSIT.text}\n\n{last_line}"
+    closed = replace(CLOSED, text=shown, result=msgspec.structs.replace(CLOSED.result, quoted=True))
+    async with answer(redis, engine, index, closed) as quoted:
+        assert (await quoted.standings())["grounded"] == standing
 
 
 @pytest.mark.parametrize("how", ["deleted", "for others"])
