@@ -20,8 +20,8 @@ from tests.e2e.faketime import set_clock
 from tests.postgres import stands_still
 
 SETTLED_SECONDS = 12.0
-"""How long a replica must live after the end of an answer until Redis may forget it: the product's own ten seconds in
-which it writes again what Redis has forgotten, and two. The runbook says that who breaks both at once loses it."""
+"""How long a replica must live after the end of an answer until Redis may lose it, and after a stall of Redis or of its
+own until it may be killed: the ten seconds within which it repeats lost writes, and two. Both at once lose writes."""
 HOURS = 3 * 3600.0
 
 Say = Callable[[str], None]
@@ -37,7 +37,7 @@ class Faults:
         """Held while Redis is broken, and while a replica ends: what both break at once is lost."""
         self._index_is_there = (anyio.Lock(), anyio.Lock())
         """Held while a replica's index is away, and while it starts, which it could not without."""
-        self._replica_ended_at = self._redis_broken_at = -SETTLED_SECONDS
+        self._replica_ended_at = self._writes_delayed_at = -SETTLED_SECONDS
         self.made = 0
         self.never_ended: list[str] = []
         """Drains that took longer than any may."""
@@ -79,10 +79,11 @@ class Faults:
         if fault.kind == "stall":
             async with stopped(_pid(replica)):
                 await anyio.sleep(fault.seconds)
+            self._writes_delayed_at = time.monotonic()  # Redis may have been broken while it stood still
             return
         async with self._index_is_there[fault.victim]:
             async with self._one_of_both:
-                await anyio.sleep(max(0.0, self._redis_broken_at + SETTLED_SECONDS / 2 - time.monotonic()))
+                await anyio.sleep(max(0.0, self._writes_delayed_at + SETTLED_SECONDS - time.monotonic()))
                 await self._end(replica, signal.SIGKILL if fault.kind == "kill" else signal.SIGTERM)
                 self._replica_ended_at = time.monotonic()
             await anyio.sleep(fault.seconds)
@@ -104,7 +105,7 @@ class Faults:
             if fault.kind in LOSES:
                 await anyio.sleep(max(0.0, self._replica_ended_at + SETTLED_SECONDS - time.monotonic()))
             await self._break_redis(fault)
-            self._redis_broken_at = time.monotonic()
+            self._writes_delayed_at = time.monotonic()
 
     async def _break_redis(self, fault: Fault) -> None:
         redis, run = self._bank.redis, anyio.to_thread.run_sync
