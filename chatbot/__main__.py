@@ -265,17 +265,17 @@ def roles_of(key: ServiceKey) -> str:
 def line_of(key: ServiceKey) -> str:
     """Format a key as one line, without its secret."""
 
-    def day(at: float) -> str:
+    def minute(at: float) -> str:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%MZ")
 
-    revoked = f"revoked {day(key.revoked_at)} by {key.revoked_by}" if key.revoked_at is not None else ""
+    revoked = f"revoked {minute(key.revoked_at)} by {key.revoked_by}" if key.revoked_at is not None else ""
     roles = ",".join(sorted(key.roles))
-    made = f"made {day(key.made_at)} by {key.made_by}, until {day(key.expires_at)}"
+    made = f"made {minute(key.made_at)} by {key.made_by}, until {minute(key.expires_at)}"
     return "  ".join(part for part in (key.id, key.tenant, roles, key.name, made, revoked) if part)
 
 
 def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
-    """Call `use` and return its result, or print why it failed and exit."""
+    """Call `use` and return its result, or print why it failed and exit with 2 (refused) or 1 (no database)."""
     settings = settings_of_database(CommandSettings)
 
     async def use_keys() -> T:
@@ -313,6 +313,7 @@ def _change_stop(
 
 
 async def _apply_change(settings: CommandSettings, change: StopChange) -> str:
+    """Record the change; return the stops after it as a line of text, or raise ValueError for an unknown model."""
     engine = open_engine(settings.database, settings.database_tls)
     try:
         withdrawals = await load_withdrawals(engine)
@@ -404,7 +405,7 @@ async def _prune(
 
 
 def with_audit(settings: AuditCommandSettings, use: Callable[[Audit, Anchors | None], Awaitable[T]]) -> T:
-    """Call `use` and return its result, or print which store is unavailable and exit."""
+    """Call `use` and return its result, or print which store is unavailable and exit with 2."""
 
     async def use_audit() -> T:
         engine = open_engine(settings.database, settings.database_tls)

@@ -1,7 +1,7 @@
 """The events of an answer's stream, as stored in the answer log and sent to the customer (docs/api.md).
 
-`token* citation*` stand between `accepted` and exactly one `done` or `error`. Offsets count Unicode code points of the
-answer, which is the concatenation of all `token` texts.
+`accepted` comes first, and exactly one `done` or `error` last. Offsets count Unicode code points of the answer, which
+is the concatenation of all `token` texts.
 """
 
 from datetime import date

@@ -35,7 +35,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        counter, gauge, histogram = self._constructors()
+        counter, gauge, histogram = self._instrument_constructors()
         self.answers = counter("chatbot_answers", "Answers that ended", ["outcome", "language", "grounded"])
         self.first_token = histogram(
             "chatbot_first_token_seconds", "Time from an opened turn, after its search, to its first text", ["language"]
@@ -97,9 +97,9 @@ class Metrics:
             "chatbot_audit_anchored_timestamp_seconds",
             "Time of the last audit anchor; 1 if there is none, 0 without AUDIT_ANCHORS",
         )
-        self._count_failures(counter, gauge)
+        self._create_failure_instruments(counter, gauge)
 
-    def _count_failures(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+    def _create_failure_instruments(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
         self.task_failures = counter(
             "chatbot_task_failures",
             "Failures of background tasks, which restart, and of single steps; chatbot_answers has failed answers",
@@ -122,7 +122,7 @@ class Metrics:
             "Reservations that Redis lost in a failover and that were charged again",
         )
 
-    def _constructors(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
+    def _instrument_constructors(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
             return Counter(name, text, labels, registry=self.registry)
 

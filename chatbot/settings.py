@@ -37,7 +37,7 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class CommandSettings(EncryptedSettings):
-    """The settings of the commands that change SQL and serve nothing: `stop`, `resume` and `keys`."""
+    """The settings of the commands that change SQL and serve nothing: `migrate`, `stop`, `resume` and `keys`."""
 
     model_config = SettingsConfigDict(
         env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
@@ -88,7 +88,7 @@ class CommandSettings(EncryptedSettings):
     traces_tls: TlsSettings = TlsSettings()
 
     @model_validator(mode="after")
-    def _numbers_are_numbers(self) -> Self:
+    def _has_valid_numbers(self) -> Self:
         reject_invalid_numbers(self)
         return self
 
@@ -131,7 +131,7 @@ class CommandSettings(EncryptedSettings):
 
 
 class AuditCommandSettings(CommandSettings):
-    """The settings of the commands that check the audit trail."""
+    """The settings of the commands that verify and prune the audit trail."""
 
     audit_key: SecretStr = Field(
         min_length=16, description="The audit rows are chained with this secret. `make run` creates one."
@@ -141,7 +141,7 @@ class AuditCommandSettings(CommandSettings):
         pattern=r"^(file:///|s3://).+",
         description=(
             "The heads of the audit chains are written here daily, out of reach of database administrators. "
-            "Default without DATABASE_URL: the data folder."
+            "Default without DATABASE_URL: `anchors` in DATA_DIR."
         ),
     )
     audit_anchors_tls: TlsSettings = TlsSettings()
@@ -153,7 +153,7 @@ class AuditCommandSettings(CommandSettings):
 
     @property
     def audit(self) -> AuditSettings:
-        """The audit trail's secret."""
+        """The settings of the audit trail."""
         return AuditSettings(key=self.audit_key)
 
     def audit_kept_since(self, now: float) -> float:
@@ -162,7 +162,7 @@ class AuditCommandSettings(CommandSettings):
 
     @property
     def anchors(self) -> str | None:
-        """The URL of the audit's anchors; with the default SQLite, a folder beside it unless AUDIT_ANCHORS is set."""
+        """The URL of the anchors: AUDIT_ANCHORS, else a folder beside the default SQLite, else None."""
         if self.audit_anchors is None and self.database_url is None:
             return (self.data_dir.resolve() / "anchors").as_uri()
         return self.audit_anchors
@@ -248,7 +248,7 @@ class Settings(AuditCommandSettings):
 
     @field_validator("embedder")
     @classmethod
-    def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
+    def _default_embedder_folder(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
         return embedder.with_folder_in(info.data["weights_dir"])
 
     @model_validator(mode="after")

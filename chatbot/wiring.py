@@ -311,7 +311,7 @@ async def ping_index(index: Index, engine: AsyncEngine, *, now: Callable[[], flo
 
     Raises:
         IndexUnavailable: the index does not answer.
-        IndexEmpty: the index has no passage that customers could ever read.
+        IndexEmpty: SQL records such passages, and the index holds none of them.
     """
     await index.ping()
     async with engine.connect() as connection:

@@ -134,7 +134,7 @@ class Capacity:
         )
 
     def _in_use(self) -> list[Endpoint]:
-        """Return the available endpoints of the first group that has any, except checked servers without vLLM's API."""
+        """Return the available endpoints of the first group that has any, except those known to lack vLLM's API."""
         for group in SERVING_GROUPS:
             available = [member for member in self._members() if member.group == group and member.available]
             if available:

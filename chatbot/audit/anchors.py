@@ -101,7 +101,7 @@ class FolderAnchors:
 
 
 class S3Anchors:
-    """A bucket or a prefix in one; S3 itself rejects a second file of the same name."""
+    """A bucket, or a prefix in a bucket; S3 itself rejects a second file of the same name."""
 
     def __init__(self, url: str, tls: TlsSettings) -> None:
         self._root = url.removeprefix("s3://").rstrip("/")
@@ -215,7 +215,7 @@ class Anchored:
     problems: list[ChainProblem] = field(default_factory=list)
 
     def add(self, name: str, data: bytes) -> None:
-        """Add the next file."""
+        """Add the next file; record a problem if it is not an anchor, or if its hash of the previous one is wrong."""
         try:
             anchor = msgspec.json.decode(data, type=Anchor)
         except msgspec.MsgspecError:

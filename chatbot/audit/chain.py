@@ -141,7 +141,7 @@ class AuditKeys:
         return hmac.new(self._answer, f"{tenant}\n{text}".encode(), hashlib.sha256).hexdigest()
 
     def prompt_hash(self, tenant: str, prompts: Sequence[str]) -> str:
-        """Return the keyed hash of a tenant's prompts and their division into messages."""
+        """Return the keyed hash of a tenant's prompts, each of which is the JSON of its messages."""
         encoded = msgspec.json.encode([tenant, prompts])
         return hmac.new(self._tokens, encoded, hashlib.sha256).hexdigest()
 
@@ -175,22 +175,22 @@ class ChainCheck:
 
     def feed(self, row: AuditRow) -> Iterator[ChainProblem]:
         """Yield the problems of the next row."""
-        sequence, prev_hmac = 1, GENESIS
+        expected_sequence, expected_hmac = 1, GENESIS
         if self._last is not None and self._last.writer == row.writer:
-            sequence, prev_hmac = self._last.sequence + 1, self._last.hmac
+            expected_sequence, expected_hmac = self._last.sequence + 1, self._last.hmac
         self._last = row
-        anchors = self._anchored.pop((row.writer, row.sequence), [])
+        anchored_heads = self._anchored.pop((row.writer, row.sequence), [])
         if not self._keys.has_valid_hmac(row):
             yield problem("edited", row, "the row's HMAC does not fit its content")
             return
         if not columns_match_body(row):
             yield problem("reordered", row, "the row's columns differ from its signed content")
             return
-        if row.sequence != sequence:
-            yield problem("gap", row, f"row {sequence} should come here")
-        elif row.prev_hmac != prev_hmac:
+        if row.sequence != expected_sequence:
+            yield problem("gap", row, f"row {expected_sequence} should come here")
+        elif row.prev_hmac != expected_hmac:
             yield problem("reordered", row, "another row preceded it when it was signed")
-        if any(anchor.hmac != row.hmac for anchor in anchors):
+        if any(head.hmac != row.hmac for head in anchored_heads):
             yield problem("edited", row, "the row had another HMAC when it was anchored")
 
     def missing_heads(self) -> Iterator[ChainProblem]:

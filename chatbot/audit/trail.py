@@ -47,7 +47,7 @@ from telemetry.supervision import OnFailure, supervise, uncounted
 log = structlog.get_logger(__name__)
 
 _MOST_AT_ONCE = 500
-"""The most rows that one transaction writes or searches: PostgreSQL rejects a search for some thousands."""
+"""The most records of each queue in one transaction: PostgreSQL rejects a search for some thousands of rows."""
 _OPENING_MAY_COME_SECONDS = 60.0
 """How long the opening of a rejected question may still appear, because the database was slow to commit it."""
 
@@ -129,7 +129,7 @@ class Audit:
         """Write the closing row; a second call changes nothing.
 
         Raises:
-            AuditUnavailable: the row is not durable yet; this process retries as long as it runs.
+            AuditUnavailable: the row is not durable yet; this process retries, unless `most_waiting` records waited.
             ValueError: as `open`.
         """
         await self._write(PendingRecord(closed))

@@ -31,7 +31,7 @@ from knowledge.identity import Principal
 log = structlog.get_logger(__name__)
 
 TITLE_LENGTH = 60
-CHANGED = re.compile(r"[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
+CHANGE_TIME = re.compile(r"[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
 
 class HistorySettings(BaseModel, frozen=True):
@@ -302,7 +302,7 @@ class History:
     async def append(
         self, owner: Principal, conversation_id: str, messages: Sequence[StoredMessage], *, now: float
     ) -> bool:
-        """Append messages; a question creates a missing conversation unless it was deleted, an answer never does.
+        """Append messages; if the first is a question, create a missing conversation unless it was deleted.
 
         Return False, and write nothing, if the conversation does not exist and is not created.
         """
@@ -494,7 +494,7 @@ def read_cursor(cursor: str) -> tuple[str, str]:
     except (binascii.Error, ValueError):
         decoded = ""
     changed, _, conversation_id = decoded.partition(" ")
-    if not CHANGED.fullmatch(changed):
+    if not CHANGE_TIME.fullmatch(changed):
         raise BadRequest("invalid cursor: send the `next_cursor` of a list")
     return conversation_id, changed
 

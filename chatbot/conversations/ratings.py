@@ -26,7 +26,6 @@ RATINGS = Table(
     Column("conversation_id", String(64), nullable=False, index=True),
 )
 
-
 _DEADLINE_SECONDS = 2.0
 
 

@@ -97,7 +97,7 @@ class Refusal(msgspec.Struct, frozen=True):
     scope: Scope
     dimension: Dimension
     wait: int
-    """Microseconds until the tokens fit; 0 if that is unknown."""
+    """Microseconds until the reservation fits; 0 if that is unknown."""
 
 
 class LedgerReply(msgspec.Struct, frozen=True):
@@ -133,7 +133,6 @@ class Ledger:
         """`deferred` releases reservations that this process has rejected although Redis may still execute them.
 
         `on_lost` is called for a reservation that Redis had lost and that was charged again.
-
         `clock` replaces Redis's time in tests; both clocks are in seconds.
         """
         self._redis = redis
@@ -232,7 +231,7 @@ class Ledger:
         return self._quota_limits(scopes)
 
     async def extend(self, reservation: Reservation, *, more_tokens: int) -> Reservation | None:
-        """Reserve `more_tokens` for the answer; return the extended reservation, or None if a limit is reached."""
+        """Reserve `more_tokens` for the answer; return it extended, or None if a limit or an outage forbids it."""
         try:
             if reservation.local:
                 limits = self._extend_quota(reservation, more_tokens)
@@ -425,6 +424,7 @@ def load_script(redis: Redis, name: str) -> AsyncScript:
 
 
 def keep_seconds(lease_seconds: float) -> int:
+    """Return how long Redis keeps a reservation with this lease."""
     return math.ceil(lease_seconds) + KEEP_UNSETTLED_SECONDS
 
 

@@ -79,7 +79,7 @@ class OutageQuota:
         """Admit and record a reservation, or its extension, on this replica's share; record nothing if this fails.
 
         Raises:
-            StoreUnavailable: Redis is unavailable for too long, or the tokens exceed the share or the day's remainder.
+            StoreUnavailable: the outage has lasted too long, or the tokens exceed half the share or today's remainder.
             RateLimited: the tokens do not fit into the share now.
         """
         if self._outage_since is None:

@@ -110,6 +110,7 @@ class IdempotencyKeys:
             lock.release()
 
     async def _begin_or_join(self, request: KeyRequest) -> StartedAnswer:
+        """Join the answer that the key is bound to, or claim the key and start an answer."""
         try:
             claim = self._unwritten.get(request.key) or await self._claim(request)
         except StoreUnavailable:

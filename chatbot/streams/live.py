@@ -46,7 +46,7 @@ class LiveAnswer(Feed):
     # --- its state ---------------------------------------------------------------------------------------------------
 
     def change_stage(self, event: StageEvent) -> None:
-        """Change to the stage that follows an event."""
+        """Change to the stage that follows an event; an illegal event is a bug and raises `KeyError`."""
         self.stage = STAGES[self.stage][event]
 
     def update_log_state(self, log_state: LogState) -> None:
@@ -70,7 +70,7 @@ class LiveAnswer(Feed):
         return self.log_state == "behind" and self.stage != "elsewhere"
 
     @property
-    def published(self) -> list[Event]:
+    def published_events(self) -> list[Event]:
         """The events that every connection may see."""
         return [entry.event for entry in self.entries]
 
@@ -139,7 +139,7 @@ class LiveAnswer(Feed):
         self._next_batch_done = anyio.Event()
         return [entry_of(n, event) for n, event in enumerate(self._pending, len(self.entries) + 1)]
 
-    def unlogged(self, batch: Sequence[LogEntry] = ()) -> LogAppend:
+    def missing_append(self, batch: Sequence[LogEntry] = ()) -> LogAppend:
         """Return the append of everything that the log lacks, `batch` included."""
         return LogAppend(
             entries=[*self.entries[self.logged_count :], *batch],

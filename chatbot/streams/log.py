@@ -108,7 +108,7 @@ class AnswerProgress(msgspec.Struct, frozen=True):
     events: int | None = None
     """None if the customer has no such answer."""
     lease_left: float | None = None
-    """The remaining seconds of the writer's lease; None if the answer has ended."""
+    """The remaining seconds of the writer's lease, negative after its lapse; None if the answer has ended."""
     deleted: bool = False
     """Whether the customer has deleted the answer; Redis may have lost a missing answer that is not deleted."""
 
@@ -191,9 +191,9 @@ class AnswerLog:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     async def open(self, who: Principal, answer_id: AnswerId, opening: LogOpening, *, epoch: int = 1) -> bool:
-        """Create the log of a customer's answer, with its writer's epoch; a second call changes nothing.
+        """Create the log of a customer's answer, with its writer's epoch; a second call only renews the lease.
 
-        Return False if another replica has taken the answer over.
+        Return False, and change nothing, if another replica has taken the answer over.
         """
         options = {
             "epoch": epoch,
@@ -208,9 +208,9 @@ class AnswerLog:
 
     async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
         """Append events and model output, and renew the lease."""
-        ended = 0
+        ended = 0  # 0: continues; 1: ends; 2: ends because nobody read it
         if any(entry.event.ends for entry in append.entries):
-            ended = 2 if append.unread else 1  # 2: ended because nobody read it
+            ended = 2 if append.unread else 1
         # In the order of the arguments of `answer_append.lua`.
         args: list[Argument] = [epoch, self._lease_ms, self._settings.keep, ended, append.output_before]
         args += [append.output, append.outcome]

@@ -93,7 +93,7 @@ class Takeover:
         return min(self._log.available_for, anyio.current_time() - self._no_renewal_at)
 
     async def take_over(self, tenant: str, answer_id: AnswerId, reason: TakeoverReason) -> bool:
-        """Continue an answer whose writer's lease has lapsed; return whether this process writes it now.
+        """Continue an answer whose writer's lease has lapsed; return whether this process has taken it over.
 
         Raises:
             StoreUnavailable: Redis is unavailable.

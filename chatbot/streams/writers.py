@@ -213,7 +213,7 @@ class Writers:
         self.apply_standing(live, standing)
 
     async def _append_once(self, live: LiveAnswer, batch: Sequence[LogEntry]) -> tuple[LogAppend, WriterStanding]:
-        append = live.unlogged(batch)
+        append = live.missing_append(batch)
         return append, await self._log.append(live.who.tenant, live.answer_id, append, epoch=live.epoch)
 
     def apply_standing(self, live: LiveAnswer, standing: WriterStanding) -> None:

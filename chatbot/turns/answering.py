@@ -80,12 +80,12 @@ class Answering:
     def of(cls, turn: Turn, live: LiveAnswer, services: Services) -> "Answering":
         """Return a new answer; for a successor, with the usage and the progress notices of the previous writer."""
         usage = logged_usage(turn, live) if live.output else Usage()
-        shown_codes = {event.code for event in live.published if isinstance(event, Notice)}
+        shown_codes = {event.code for event in live.published_events if isinstance(event, Notice)}
         return cls(turn, live, services, AnswerResult(usage=usage), progress_shown=shown_codes & PROGRESS)
 
     @property
     def ranked_units(self) -> tuple[Candidate, ...]:
-        """The units of the prompt's passages, the likeliest answer to the question first."""
+        """The quotable unit of each passage in the prompt, the likeliest answer to the question first."""
         turn = self.turn
         return rank(turn.question, turn.search.hits[: turn.prompt.passages], turn.language, turn.quoted_before)
 
@@ -139,9 +139,9 @@ class Answering:
                     self.result = self.result.degraded_to(DegradationLevel.REPLICA)
 
     def show_canned_reply(self, reply: CannedReply) -> None:
-        """Emit one of the bank's canned replies, which is neither cited nor grounded, and end the answer with it."""
+        """Emit one of the bank's canned replies, which is neither cited nor grounded, as the end of the answer."""
         text = canned_reply(reply, self.turn.language, self.services.banks.of(self.turn.who.tenant))
-        follows_logged_text = not self.live.is_repeating and text_of(self.live.published) != ""
+        follows_logged_text = not self.live.is_repeating and text_of(self.live.published_events) != ""
         if self.text_emitted or follows_logged_text:
             text = f"\n\n{text}"
         self.show([Token(text=text)])
@@ -169,7 +169,7 @@ class Answering:
         if items:
             self.show([Related(items=tuple(items))])
 
-    def revoked(self) -> bool:
+    def is_revoked(self) -> bool:
         """Return whether an emergency stop or the withdrawal of a passage forbids the answer."""
         withdrawals, now = self.services.withdrawals, self.services.now()
         if not withdrawals.may_answer(self.turn.who.tenant):
@@ -187,7 +187,7 @@ class Answering:
         scope = anyio.move_on_after(first_end - self.services.now())
 
         def cancel_if_revoked() -> None:
-            if self.revoked():
+            if self.is_revoked():
                 scope.cancel()
 
         with scope, self.services.withdrawals.notifying(cancel_if_revoked):
@@ -320,7 +320,7 @@ async def probabilities(
 
 
 async def quote_answer(answering: Answering, place: Place, *, is_certain: bool) -> None:
-    """Quote the units that rank close, or those of the first three that a fast model chooses."""
+    """Quote the units that rank close; if the evidence `is_certain`, a fast model may choose among the first three."""
     turn, ranked = answering.turn, answering.ranked_units
     if not ranked:
         answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
@@ -409,10 +409,10 @@ def logged_usage(turn: Turn, live: LiveAnswer) -> Usage:
 def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     """Answer with a quote and a hand-off; raise the model's error if the answer already has text."""
     turn = answering.turn
-    if answering.text_emitted or text_of(answering.live.published):
+    if answering.text_emitted or text_of(answering.live.published_events):
         raise exc
     answering.update(usage=Usage())  # a failed model is not charged
-    if answering.revoked():
+    if answering.is_revoked():
         answering.show_canned_reply(CannedReply.EMERGENCY)
         return
     quote = quoting_answer(answering.ranked_units[:1], turn.prompt_passages, turn.language, is_certain=True)
@@ -425,7 +425,7 @@ def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
 
 def logged_quotes(turn: Turn, live: LiveAnswer) -> Sequence[Event]:
     """Return the events of the previous writer's answer if it consists of quotes; otherwise no events."""
-    logged = shown_events(turn, live.published)
+    logged = shown_events(turn, live.published_events)
     only_quotes = all(isinstance(event, Token | Citation) for event in logged)
     has_citation = any(isinstance(event, Citation) for event in logged)
     return logged if only_quotes and has_citation and not live.output else ()

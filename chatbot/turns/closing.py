@@ -57,7 +57,7 @@ async def finish(
             return
         if live.ended:  # by `LiveAnswer.fail`, because its events could not be logged
             result = msgspec.structs.replace(result, error=ChatError.code, retry_after=None, grounded=False)
-        ended = EndedAnswer(turn, result, shown_events(turn, live.published))
+        ended = EndedAnswer(turn, result, shown_events(turn, live.published_events))
         limits = await settle(ended, services)
         await remember_answer(ended, services)
     with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope, contained("record"):

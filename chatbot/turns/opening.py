@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 async def open_turn(question: Question, who: Principal, services: Services) -> Turn:
-    """Run the checks that may reject the question after the route's, reserve tokens and open the audit record.
+    """Check the question after the route's own checks, reserve tokens, and open the audit record.
 
     Raises:
         ChatError: the question is rejected, with this status; nothing stays reserved.

@@ -45,7 +45,7 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
     unreadable = any(isinstance(event, Unknown) for event in taken.events)  # of another release
     if unreadable:
         log.error("event_log_unreadable", answer_id=taken.answer_id)
-    revoked = answering.revoked()
+    revoked = answering.is_revoked()
     forbidden = revoked and turn.reply is None  # a canned reply may still be shown
     if unreadable or taken.cancelled or taken.epoch > _MOST_WRITERS or forbidden:
         if revoked and not taken.cancelled:

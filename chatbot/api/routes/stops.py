@@ -22,7 +22,6 @@ router = APIRouter(prefix="/v1/admin", tags=["stops"])
 
 _MOST_CHANGES = 50
 
-
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=400, pattern="^[^\\x00]*$")]
 
 
@@ -34,7 +33,7 @@ class ChangeRequest(BaseModel):
     reason: Reason
 
     @model_validator(mode="after")
-    def _names_one(self) -> Self:
+    def _names_one_at_most(self) -> Self:
         if self.model is not None and self.tenant is not None:
             raise ValueError("a model is stopped for all tenants: name a model or a tenant")
         return self

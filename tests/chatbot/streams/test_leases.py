@@ -231,7 +231,7 @@ async def test_a_reader_of_unlogged_events_gets_no_other_answer(
             while text_of(entry.event for entry in shown) != "".join(WORDS[:HALF]):
                 await anyio.sleep(0.01)
             if arrives_late:
-                await answer_log.append(live.who.tenant, live.answer_id, live.unlogged(), epoch=live.epoch)
+                await answer_log.append(live.who.tenant, live.answer_id, live.missing_append(), epoch=live.epoch)
             kept = await entries_of(other.registry, live)
             connection.mended = True
             tasks.start_soon(writer.registry.takeover.maintain_leases, writer.resume)
@@ -240,7 +240,7 @@ async def test_a_reader_of_unlogged_events_gets_no_other_answer(
     if arrives_late:
         assert shown == kept
     else:
-        assert [entry.event for entry in shown[:-1]] == live.published
+        assert [entry.event for entry in shown[:-1]] == live.published_events
         assert isinstance(shown[-1].event, Failed)
         assert shown[-1].event.code == "log_lost"
 
@@ -254,7 +254,7 @@ async def test_a_cancel_on_another_replica_stops_the_writer_at_once(replica: Sta
         with anyio.fail_after(5):
             await writer.registry.writers.drained()
     assert anyio.current_time() - began < 0.5
-    assert live.published[-1] == done(FinishReason.CANCELLED)
+    assert live.published_events[-1] == done(FinishReason.CANCELLED)
     assert not await other.registry.takeover.cancel(live.who, live.answer_id), "it has ended"
     with pytest.raises(NotFound):
         await other.registry.takeover.cancel(customer(), live.answer_id)
