@@ -8,7 +8,7 @@ from knowledge.profiles import PROFILES, AnswerMode, UnknownProfile, read_answer
 
 
 def test_deadlines_follow_from_the_profile() -> None:
-    assert read_deadlines("cpu").first_token(1600) == 2 + 3 * 1600 / 60
+    assert read_deadlines("cpu").first_token(1600) == 10 + 3 * 1600 / 60
     assert read_deadlines("scripted").first_token(100_000) == 8
     answering = [
         read_deadlines(path.stem) for path in PROFILES.glob("*.yaml") if "deadlines:" in path.read_text("utf-8")
